@@ -1,0 +1,29 @@
+# Every command here installs what it needs first; a second `make setup` is instant.
+PYTHON_ENV := .venv/bin
+STAMP := .venv/.setup-stamp
+
+.PHONY: setup demo test test-large lint bench
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml scripts/setup.sh $(wildcard setup.py fs/*.c)
+	sh scripts/setup.sh .venv
+	touch $@
+
+demo: $(STAMP)
+	PATH="$(CURDIR)/$(PYTHON_ENV):$$PATH" sh demo/demo.sh
+
+test: $(STAMP)
+	$(PYTHON_ENV)/python -m pytest -p tests.plugin_noskip
+
+# Real sizes: files to 8 GiB, a million files. Minutes to hours, tens of GB in $$TMPDIR.
+test-large: $(STAMP)
+	$(PYTHON_ENV)/python -m pytest -p tests.plugin_noskip -m large --timeout 7200
+
+lint: $(STAMP)
+	$(PYTHON_ENV)/ruff format --check
+	$(PYTHON_ENV)/ruff check
+	$(PYTHON_ENV)/mypy dvfs tests
+
+bench: $(STAMP)
+	PATH="$(CURDIR)/$(PYTHON_ENV):$$PATH" $(PYTHON_ENV)/python -m bench
