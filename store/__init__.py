@@ -1,0 +1,1 @@
+"""Dataset versions at rest: synchronous, thread-safe by stated rule, prints nothing, reads no environment."""

@@ -1,0 +1,77 @@
+"""The protocol that each kind of storage fulfils: a flat map from key to bytes with conditional writes.
+
+Keys are relative to the store's URL, components joined by `/`, of letters, digits and `%_.-~`.
+Implementations and their wrappers are thread-safe. All raise only errors of `dvfs.store.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from dvfs.store.digest import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A listed object: its *key*, its *etag* (equal bytes written by one write have one etag), its *size* in bytes."""
+
+    key: str
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes read from an object, with the *etag* of the object they came from."""
+
+    data: bytes
+    etag: str
+
+
+class Backend(Protocol):
+    """A prefix of some storage."""
+
+    @property
+    def url(self) -> str:
+        """Where this is, without credentials."""
+        ...
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
+        """Return up to *length* bytes of the object from byte *start* on (all from there when None).
+
+        Fewer come back only where the object ends; a body cut short on the way is Unavailable.
+        Raises NotFound, Unavailable, AccessDenied.
+        """
+        ...
+
+    def put_if_absent(self, key: str, data: Buffer) -> str:
+        """Write a new object whole or not at all, durably; return its etag.
+
+        Raises AlreadyExists, Unavailable (then it may or may not have been written), AccessDenied, NoSpace.
+        """
+        ...
+
+    def replace_if(self, key: str, data: Buffer, etag: str) -> str:
+        """Overwrite the object if its etag still is *etag*; return the new etag.
+
+        Raises Conflict (changed, or gone), Unavailable (then it may or may not have been written), AccessDenied.
+        """
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose key starts with *prefix*, in order of key. Raises Unavailable, AccessDenied."""
+        ...
+
+    def head(self, key: str) -> ObjectInfo:
+        """Return what `list` would say of one object. Raises NotFound, Unavailable, AccessDenied."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; removing what is not there is no error. Raises Unavailable, AccessDenied."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and descriptors; the backend is not used after it."""
+        ...

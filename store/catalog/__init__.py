@@ -1,0 +1,1 @@
+"""The catalog: the tree of a version as an ordered map in content-addressed pages (docs/format.md)."""

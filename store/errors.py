@@ -1,0 +1,93 @@
+"""The errors of dvfs, classed by what the catcher does about them.
+
+    DvfsError
+    ├── NotFound            nothing has this name (dataset, object, path)
+    ├── Conflict            somebody else changed it first: read again, decide again
+    │   └── AlreadyExists   the name is taken
+    ├── WrongState          the thing exists but its status forbids this
+    ├── ReadOnly            it can be read, not changed
+    ├── InvalidInput        the caller's words or files are wrong
+    │   └── SourceChanged   a source file is not what was staged
+    ├── Unavailable         the store does not answer: try again later
+    │   └── AccessDenied    the store answers, and says no
+    ├── Corrupt             bytes are not what their digest, name or format says
+    │   └── UnsupportedFormat   written by a dvfs that this one does not know
+    ├── NoSpace             a local disk is full
+    └── Internal            a bug
+
+Every error has a stable `kind` (its class name in snake case), a message that names the object, and
+a `hint` where there is a remedy.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+class DvfsError(Exception):
+    """Base of all errors that a caller can expect.
+
+    *message* says what, which object and why; *hint* says what to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def kind(self) -> str:
+        """The class name in snake case: a stable word for machines."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+
+class NotFound(DvfsError):
+    """Nothing has this name."""
+
+
+class Conflict(DvfsError):
+    """Somebody else changed it first."""
+
+
+class AlreadyExists(Conflict):
+    """The name is taken."""
+
+
+class WrongState(DvfsError):
+    """The status of the thing forbids the call."""
+
+
+class ReadOnly(DvfsError):
+    """It can be read, not changed."""
+
+
+class InvalidInput(DvfsError):
+    """The caller's words or files are wrong."""
+
+
+class SourceChanged(InvalidInput):
+    """A source file is not what was staged."""
+
+
+class Unavailable(DvfsError):
+    """The store does not answer; trying again later may help."""
+
+
+class AccessDenied(Unavailable):
+    """The store answers, and says no; trying again does not help."""
+
+
+class Corrupt(DvfsError):
+    """Bytes are not what their digest, name or format says."""
+
+
+class UnsupportedFormat(Corrupt):
+    """Written by a dvfs that this one does not know."""
+
+
+class NoSpace(DvfsError):
+    """A local disk is full."""
+
+
+class Internal(DvfsError):
+    """A bug in dvfs."""
