@@ -1,0 +1,314 @@
+"""The local block cache: content-addressed files that all versions, mounts and processes on a machine share.
+
+    blocks/<xx>/<digest>   raw bytes of a block or stored bytes of a page, named by their block digest
+    tmp/<session>-<n>      a block being written
+    sessions/<session>     a process that writes, or that died before it had closed the cache
+    lock                   byte locks: one fetch for each block, and which sessions live
+    index.sqlite           sizes and last use
+    budget                 the default budget in bytes, found at the first use
+
+Threading rule: all methods are thread-safe; `read_nowait` may be called on an event loop. Threads, locks and SQLite
+handles come with the first write, so a process may fork before. A forked child has its own.
+
+The cache never fails its caller: what it cannot read is a miss, what it cannot store is not stored, each with one
+log line. It requests nothing from a store; that is the fetcher's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvfs.store.cache_budget import default_reserve, disk_space, stored_budget
+from dvfs.store.cache_files import SHARDS, BlockFiles, OpenBlock
+from dvfs.store.cache_index import Index
+from dvfs.store.cache_keeper import Keeper
+from dvfs.store.cache_locks import FetchLocks, LockFile, Sessions
+from dvfs.store.clock import Clock, SystemClock
+from dvfs.store.crash import CrashPoint, no_crash
+from dvfs.store.digest import Buffer
+from dvfs.store.errors import Internal
+from dvfs.store.log_once import LogOnce
+
+_log = logging.getLogger(__name__)
+
+_RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What is in a cache: *bytes* of *blocks* files, its *budget_bytes*, the folder *path*."""
+
+    path: Path
+    bytes: int
+    blocks: int
+    budget_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a check found: *bytes* of *blocks* sound files, the paths of *damaged* ones (removed), and the number
+    of *strays*: temporary files that dead processes had left (removed)."""
+
+    blocks: int
+    bytes: int
+    damaged: tuple[str, ...]
+    strays: int
+
+
+class _Scratch(threading.local):
+    """A buffer for each thread, as long as the longest read so far."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(1 << 17))
+
+    def of(self, length: int) -> memoryview:
+        if len(self.view) < length:
+            self.view = memoryview(bytearray(length))
+        return self.view[:length]
+
+
+class Cache:
+    """The cache in folder *root*, which is made when it is not there.
+
+    *budget_bytes*: most bytes of block files; the default is found at the first use and kept in the folder.
+    *reserve_bytes*: what is left free of the disk whatever the budget (default: 10 GiB, or 5% of a smaller disk).
+    *max_open*: descriptors kept open. *lock_wait_seconds*: how long to wait for a process that fetches the same
+    block. *interval_seconds*: how long the index may lag. *crash*: see `BlockFiles`, `Keeper` and `Index`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        budget_bytes: int | None = None,
+        reserve_bytes: int | None = None,
+        max_open: int | None = None,
+        lock_wait_seconds: float = 5.0,
+        interval_seconds: float = 1.0,
+        clock: Clock | None = None,
+        crash: CrashPoint = no_crash,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._root = root
+        self._budget_bytes = budget_bytes
+        self._reserve_bytes = reserve_bytes
+        self._log = LogOnce(_log)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            self._log.warning("folder", "cache %s cannot be made: %s", root, exc)
+        self._lock_file = LockFile(root / "lock")
+        self._locks = FetchLocks(self._lock_file, wait_seconds=lock_wait_seconds, clock=clock, log=self._log)
+        self._sessions = Sessions(root / "sessions", self._lock_file)
+        self._files = BlockFiles(
+            root, self._sessions, log=self._log, on_use=self._note_use, max_open=max_open, crash=crash
+        )
+        self._keeper = Keeper(
+            root,
+            self._files,
+            Index(root / "index.sqlite", log=self._log, crash=crash),
+            self._sessions,
+            budget=self._find_budget,
+            reserve_bytes=self._find_reserve,
+            clock=clock,
+            log=self._log,
+            crash=crash,
+            interval_seconds=interval_seconds,
+        )
+        self._open = self._files.open
+        self._nowait_flags = _RWF_NOWAIT
+        self._scratch = _Scratch()
+        self._remove_strays()
+
+    def get(self, digest: bytes) -> bytes | None:
+        """Return the whole block *digest*; None when it is not here."""
+        block = self._open.get(digest)
+        if block is not None:
+            block.used = True
+            return self._pread(digest, block, 0, block.size)
+        found = self._files.load(digest)
+        if found is None:
+            return None
+        self._keeper.note_use(digest)
+        block, data = found
+        return data if data is not None else self._pread(digest, block, 0, block.size)
+
+    def read(self, digest: bytes, start: int, length: int) -> bytes | None:
+        """Return *length* bytes from byte *start* of the block *digest*, fewer at its end; None when not here."""
+        block = self._open.get(digest)
+        if block is None:
+            found = self._files.load(digest)
+            if found is None:
+                return None
+            self._keeper.note_use(digest)
+            block, data = found
+            if data is not None:
+                return data[start : start + length]
+        block.used = True
+        return self._pread(digest, block, start, length)
+
+    def read_nowait(self, digest: bytes, start: int, length: int) -> bytes | None:
+        """Do as `read`, but only when the block is open and all bytes are in memory; None otherwise. Never blocks."""
+        block = self._open.get(digest)
+        if block is None or not self._nowait_flags:
+            return None
+        length = min(length, block.size - start)
+        if length <= 0:
+            return b""
+        view = self._scratch.of(length)
+        try:
+            got = os.preadv(block.fd, (view,), start, self._nowait_flags)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._nowait_flags = 0  # this file system cannot
+            return None
+        if got != length:
+            return None
+        block.used = True
+        return bytes(view)
+
+    def has(self, digest: bytes) -> bool:
+        """Tell whether the block *digest* is here; whether it is sound is found out when it is read."""
+        return digest in self._open or self._files.exists(digest)
+
+    def put(self, digest: bytes, data: Buffer) -> bool:
+        """Store *data*, whose block digest the caller has found to be *digest*; return whether it was stored."""
+        if not self._keeper.has_room(len(data)):
+            if self._budget_bytes != 0:
+                self._log.warning("room", "cache %s has no room: reading on uncached", self._root)
+            return False
+        try:
+            self._files.write(digest, data)
+        except OSError as exc:
+            self._log.warning(("put", exc.errno), "cache %s: cannot store: %s; reading on uncached", self._root, exc)
+            self._keeper.wake()
+            return False
+        self._keeper.note_put(digest, len(data))
+        return True
+
+    def fetching(self, digest: bytes) -> contextlib.AbstractContextManager[bool]:
+        """Be the one process and thread that fetches *digest*; look into the cache again once inside.
+
+        Waits for another that does, for a bounded time: then, or without locks, yields False: fetch all the same.
+        """
+        return self._locks.fetching(digest)
+
+    def try_fetching(self, digest: bytes) -> contextlib.AbstractContextManager[bool]:
+        """Do as `fetching` without waiting; yields False when somebody else is at it."""
+        return self._locks.try_fetching(digest)
+
+    def info(self) -> CacheInfo:
+        """Return what is in the cache now. Raises nothing; what cannot be found out is 0."""
+        self._keeper.settle()
+        total = self._keeper.total()
+        try:
+            budget = self._find_budget()
+        except OSError:
+            budget = 0
+        return CacheInfo(self._root, total.bytes if total else 0, total.blocks if total else 0, budget)
+
+    def settle(self) -> None:
+        """Write the index and evict down to the budget now, instead of soon."""
+        self._keeper.settle()
+
+    def clear(self) -> None:
+        """Remove all blocks. Who reads one reads on. Raises nothing; what cannot be removed is logged."""
+        self._files.let_all_go()
+        for path in self._paths():
+            self._unlink(path)
+        self._remove_strays()
+        self._keeper.settle(everything=True)
+
+    def verify(self, on_block: Callable[[int], None] | None = None) -> VerifyReport:
+        """Check each file, remove the damaged ones and what dead processes left, and bring the index up to date.
+
+        *on_block* is called with the size in bytes of each file checked.
+        """
+        strays = self._remove_strays()
+        blocks = size = 0
+        damaged: list[str] = []
+        for path in self._paths():
+            try:
+                digest = self._files.digest_of(path)
+                length = os.lstat(path).st_size
+                sound = digest is not None and self._files.is_sound(digest)
+            except FileNotFoundError:
+                continue  # evicted meanwhile
+            except OSError as exc:
+                _log.warning("cache file %s cannot be read: %s", path, exc)
+                sound = False
+            if on_block is not None:
+                on_block(length)
+            if sound:
+                blocks += 1
+                size += length
+                continue
+            damaged.append(path)
+            _log.warning("cache file %s is damaged, removed", path)
+            if digest is not None:
+                self._files.let_go(digest)
+            self._unlink(path)
+        self._keeper.settle(everything=True)
+        return VerifyReport(blocks, size, tuple(damaged), strays)
+
+    def close(self) -> None:
+        """Write the index, stop the thread, close all files. The next use starts them again."""
+        self._keeper.close()
+        self._files.let_all_go()
+        self._lock_file.close()
+
+    def _pread(self, digest: bytes, block: OpenBlock, start: int, length: int) -> bytes | None:
+        try:
+            data = os.pread(block.fd, length, start)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                raise Internal(f"block {digest.hex()} cannot be read at {start}, {length} bytes") from exc
+            self._files.remove_damaged(digest, block, str(exc))
+            return None
+        if len(data) != length and len(data) != max(0, block.size - start):
+            self._files.remove_damaged(digest, block, "it was truncated while open")
+            return None
+        return data
+
+    def _paths(self) -> list[str]:
+        paths: list[str] = []
+        for shard in range(SHARDS):
+            with contextlib.suppress(NotADirectoryError, PermissionError):
+                paths += self._files.listed(shard)
+        return paths
+
+    def _unlink(self, path: str) -> None:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            _log.warning("cache file %s cannot be removed: %s", path, exc)
+
+    def _remove_strays(self) -> int:
+        try:
+            return self._files.remove_strays()
+        except OSError as exc:
+            self._log.warning("strays", "cache %s: temporary files are not looked at: %s", self._root, exc)
+            return 0
+
+    def _note_use(self, digest: bytes) -> None:
+        self._keeper.note_use(digest)
+
+    def _find_reserve(self) -> int:
+        if self._reserve_bytes is None:
+            self._reserve_bytes = default_reserve(disk_space(self._root))
+        return self._reserve_bytes
+
+    def _find_budget(self) -> int:
+        if self._budget_bytes is None:
+            self._budget_bytes = stored_budget(self._root, self._find_reserve())
+        return self._budget_bytes

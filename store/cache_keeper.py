@@ -1,0 +1,297 @@
+"""Keeps the cache within its budget and its index true, outside the readers' path.
+
+One daemon thread a process, started at the first need (so a process may fork before), which works in bounded
+steps: it writes what readers noted to the index, makes one of the 256 folders and the index agree, and evicts at
+most a batch of blocks, least recently used first. Several processes do this on one cache at the same time: an
+unlinked file is counted out of the index once, by whoever removes its row first.
+
+Thread-safe. `note_*` and `wake` never touch the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from dvfs.store.cache_budget import disk_space
+from dvfs.store.cache_files import SHARDS, BlockFiles
+from dvfs.store.cache_index import Index, IndexBusy, Row, Total
+from dvfs.store.cache_locks import Sessions
+from dvfs.store.clock import Clock
+from dvfs.store.crash import CrashPoint, no_crash
+from dvfs.store.log_once import LogOnce
+
+_log = logging.getLogger(__name__)
+
+_NOTED_WAKE = 64
+_MAX_NOTED = 1 << 16
+_EVICT_BATCH = 64
+_SLACK_SHARE = 20
+_MAX_SLACK_BYTES = 256 << 20
+
+
+class Keeper:
+    """Index upkeep and eviction of one cache.
+
+    *budget*: returns the budget in bytes, asked once. *reserve_bytes*: what is left free of the disk.
+    *interval_seconds*: how long a note may wait to be written. Crash points: `evict:before-unlink`,
+    `evict:after-unlink` (before the index knows).
+    Invariant: `_step_lock` is held by whoever works on the index and evicts; `_lock` guards the notes alone.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: BlockFiles,
+        index: Index,
+        sessions: Sessions,
+        *,
+        budget: Callable[[], int],
+        reserve_bytes: Callable[[], int],
+        clock: Clock,
+        log: LogOnce,
+        crash: CrashPoint = no_crash,
+        interval_seconds: float = 1.0,
+    ) -> None:
+        self._root = root
+        self._files = files
+        self._index = index
+        self._sessions = sessions
+        self._budget = budget
+        self._reserve_bytes = reserve_bytes
+        self._clock = clock
+        self._log = log
+        self._crash = crash
+        self._interval_seconds = interval_seconds
+        self._lock = threading.Condition(threading.Lock())
+        self._puts: dict[bytes, tuple[int, int]] = {}
+        self._uses: dict[bytes, int] = {}
+        self._bytes = 0
+        self._limit: int | None = None
+        self._step_lock = threading.Lock()
+        self._next_shard = random.randrange(SHARDS)
+        self._to_agree = 0
+        self._dead: list[str] = []
+        self._buried = False
+        self._urgent = False
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._closed = False
+        self._usable = True
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether a block of *size* bytes may be stored at all."""
+        limit = self._limit
+        if limit is None:
+            try:
+                limit = self._budget()
+            except OSError as exc:
+                self._log.warning("limit", "cache %s: the disk does not tell its size: %s", self._root, exc)
+                return False
+        if size <= limit and self._usable:
+            return True
+        if limit:
+            self.wake()
+        return False
+
+    def note_put(self, digest: bytes, size: int) -> None:
+        """Note that the block *digest* of *size* bytes was written."""
+        with self._lock:
+            self._puts[digest] = size, self._clock.now_ns()
+            self._bytes += size
+            if self._limit is None or self._bytes > self._limit or len(self._puts) >= _NOTED_WAKE:
+                self._urgent = True
+            self._lock.notify_all()
+        self._start()
+
+    def note_use(self, digest: bytes) -> None:
+        """Note that the block *digest* was read."""
+        with self._lock:
+            self._uses[digest] = self._clock.now_ns()
+            full = len(self._uses) == _NOTED_WAKE
+        if full:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the thread do its work now."""
+        with self._lock:
+            self._urgent = True
+            self._lock.notify_all()
+        self._start()
+
+    def settle(self, *, everything: bool = False) -> None:
+        """Do all the work that waits, now, in this thread; with *everything* check all folders as well."""
+        if everything:
+            with self._step_lock:
+                self._to_agree = SHARDS
+        more = self.step(sweep=True)
+        while more:
+            more = self.step()
+
+    def total(self) -> Total | None:
+        """Return what the index says, None when it cannot be asked."""
+        try:
+            return self._index.total()
+        except (IndexBusy, ImportError):
+            return None
+
+    def step(self, *, sweep: bool = False) -> bool:
+        """Do a bounded piece of the work, with *sweep* looking at all open blocks; return True when more waits."""
+        with self._step_lock:
+            try:
+                if sweep:
+                    self._files.sweep_open()
+                return self._step()
+            except IndexBusy as exc:
+                self._log.warning("busy", "cache index: %s; trying again later", exc)
+            except ImportError as exc:
+                self._usable = False
+                self._log.warning("sqlite", "cache %s: no block is stored, Python has no sqlite3: %s", self._root, exc)
+            except OSError as exc:
+                self._log.warning(("step", exc.errno), "cache %s: upkeep failed: %s", self._root, exc)
+            return False
+
+    def close(self) -> None:
+        """Stop the thread, write what was noted, end the session. The next note starts all again."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._closed = True
+            self._lock.notify_all()
+        if thread is not None and self._pid == os.getpid():
+            thread.join()
+        with self._lock:
+            self._closed = False
+            noted = bool(self._puts or self._uses)
+        if noted or thread is not None:
+            self.settle()
+        if not self._puts:  # else the marker tells the next process to look for blocks that the index lacks
+            try:
+                self._sessions.end()
+            except OSError as exc:
+                self._log.warning("session", "cache %s: the session cannot be ended: %s", self._root, exc)
+        self._index.close()
+
+    def _start(self) -> None:
+        if self._thread is not None and self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._closed or (self._thread is not None and self._pid == os.getpid()):
+                return
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=self._run, name="dvfs-cache", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                more = self.step(sweep=True)
+                while more and not self._closed:
+                    more = self.step()
+            except Exception:
+                _log.exception("cache %s: upkeep failed", self._root)
+
+    def _wait_for_work(self) -> bool:
+        """Wait until notes are old or many enough to be written; return False when the keeper is closed."""
+        with self._lock:
+            while not (self._urgent or self._puts or self._closed):
+                self._lock.wait()
+            if not self._urgent:
+                self._lock.wait_for(lambda: self._urgent or self._closed, self._interval_seconds)
+            self._urgent = False
+            return not self._closed
+
+    def _step(self) -> bool:
+        with self._lock:
+            puts, self._puts = self._puts, {}
+            uses, self._uses = self._uses, {}
+        try:
+            self._index.apply(puts, uses)
+            agreeing = self._agree()
+            total = self._index.total()
+        except BaseException:
+            self._take_back(puts, uses)
+            raise
+        with self._lock:
+            self._bytes = total.bytes + sum(size for size, _ in self._puts.values())
+        return self._evict(total.bytes) or agreeing
+
+    def _take_back(self, puts: dict[bytes, tuple[int, int]], uses: dict[bytes, int]) -> None:
+        with self._lock:
+            if len(puts) + len(self._puts) > _MAX_NOTED:
+                self._to_agree = SHARDS  # the files will tell
+                return
+            self._puts = puts | self._puts
+            self._uses = uses | self._uses
+
+    def _agree(self) -> bool:
+        """Make index and files of one folder agree; of all in turn after a process died or the index was lost."""
+        if not self._buried:
+            self._dead = self._sessions.dead()
+            self._buried = True
+            if self._dead:
+                self._to_agree = SHARDS
+        if self._index.is_new:
+            self._index.is_new = False
+            self._to_agree = SHARDS
+        self._next_shard = (self._next_shard + 1) % SHARDS
+        self._agree_shard(self._next_shard)
+        if self._to_agree:
+            self._to_agree -= 1
+            if not self._to_agree:
+                for session in self._dead:
+                    self._sessions.bury(session)
+                self._dead = []
+        return self._to_agree > 0
+
+    def _agree_shard(self, shard: int) -> None:
+        there = {digest for path in self._files.listed(shard) if (digest := self._files.digest_of(path))}
+        known = self._index.shard(shard)
+        # A row may be younger than the listing, so that a file is looked for again before its row goes.
+        gone = [digest for digest in known - there if not self._files.exists(digest)]
+        found: dict[bytes, tuple[int, int]] = {}
+        for digest in there - known:
+            try:
+                status = os.lstat(self._files.path(digest))
+            except OSError:
+                continue
+            found[digest] = status.st_size, status.st_mtime_ns
+        self._index.apply(found, {}, gone)
+
+    def _find_limit(self, cached_bytes: int) -> int:
+        """Return how many bytes the cache may have now: its budget, less where the disk is short of its reserve."""
+        try:
+            free = disk_space(self._root).free_bytes
+            limit = max(0, min(self._budget(), cached_bytes + free - self._reserve_bytes()))
+        except OSError as exc:
+            self._log.warning("limit", "cache %s: the disk does not tell its size: %s", self._root, exc)
+            limit = 0
+        self._limit = limit
+        return limit
+
+    def _evict(self, cached_bytes: int) -> bool:
+        limit = self._find_limit(cached_bytes)
+        if cached_bytes <= limit:
+            return False
+        # A little more than needed goes at once, so that a full cache does not evict at each block.
+        enough = limit - min(limit // _SLACK_SHARE, _MAX_SLACK_BYTES)
+        evicted: list[Row] = []
+        for row in self._index.oldest(_EVICT_BATCH):
+            if cached_bytes <= enough:
+                break
+            self._crash("evict:before-unlink")
+            try:
+                self._files.remove(row.digest)
+            except OSError as exc:
+                self._log.warning("evict", "cache %s: a block cannot be evicted: %s", self._root, exc)
+                continue
+            self._crash("evict:after-unlink")
+            cached_bytes -= row.size
+            evicted.append(row)
+        self._index.remove(evicted)
+        with self._lock:
+            self._bytes -= sum(row.size for row in evicted)
+        return bool(evicted) and cached_bytes > limit
