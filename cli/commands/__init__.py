@@ -1,0 +1,1 @@
+"""The commands of `dvfs`, a module each: parse, call, print."""

@@ -1,0 +1,41 @@
+"""`dvfs close`, `dvfs finalize`: upload what is left, and finalize."""
+
+from __future__ import annotations
+
+import click
+
+from dvfs.cli.options import Command, common, dataset_option, json_option, packing_options, quiet_option, verbose_option
+from dvfs.cli.output import emit, finished_fields, say, wants_json, wants_quiet
+from dvfs.cli.progress import progress
+from dvfs.cli.session import opened, packing
+
+
+@click.command(cls=Command, name="close")
+@dataset_option
+@click.option("--disable-upload", is_flag=True, help="Fail where something is still to be uploaded.")
+@packing_options
+@verbose_option
+@quiet_option()
+@json_option
+@common
+def command(
+    dataset: str | None,
+    disable_upload: bool,
+    compression: str,
+    chunk_size: int | None,
+    max_workers: int | None,
+    refresh: bool,
+    verbose: bool,
+) -> None:
+    """Upload what is left and finalize the version: from then on nothing changes it, and it can be mounted."""
+    options = packing(compression, chunk_size, max_workers, refresh)
+    with opened() as session:
+        draft = session.store.draft(session.named(dataset))
+        if not disable_upload:
+            with progress(verbose) as bar:
+                draft.upload(options, bar)
+        record = draft.finalize()
+    if wants_json():
+        emit(finished_fields(record))
+    elif not wants_quiet():
+        say(f"Dataset closed and finalized id={record.id} {record.title}")

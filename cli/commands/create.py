@@ -1,0 +1,58 @@
+"""`dvfs create`: begin a new version."""
+
+from __future__ import annotations
+
+import click
+
+from dvfs.cli.options import Command, Many, Text, common, json_option, quiet_option
+from dvfs.cli.origin import origin
+from dvfs.cli.output import emit, record_fields, say, wants_json, wants_quiet
+from dvfs.cli.session import opened
+
+
+@click.command(cls=Command, name="create")
+@click.option("--project", type=Text(), metavar="PROJECT", help="Project of the dataset.  [default: the last parent's]")
+@click.option("--name", required=True, type=Text(), metavar="NAME", help="Name of the dataset.")
+@click.option(
+    "--version", type=Text(), metavar="VERSION", help="Version.  [default: the highest one counted up, or 1.0.0]"
+)
+@click.option(
+    "--parents",
+    cls=Many,
+    metavar="DATASET...",
+    help="Finalized versions to begin with; where they differ, the later one holds.",
+)
+@click.option("--tags", cls=Many, type=Text(), metavar="TAG...", help="Tags.")
+@click.option("--description", type=Text(), default="", metavar="TEXT", help="What it is.")
+@quiet_option("Print the id alone.")
+@json_option
+@common
+def command(
+    project: str | None,
+    name: str,
+    version: str | None,
+    parents: tuple[str, ...],
+    tags: tuple[str, ...],
+    description: str,
+) -> None:
+    """Begin a new version of a dataset, and make it the one in use.
+
+    It is open: `add`, `remove` and `upload` change it until `close` finalizes it.
+    """
+    with opened() as session:
+        record = session.store.create(
+            project=project,
+            name=name,
+            version=version,
+            parents=parents,
+            tags=tags,
+            description=description,
+            made_by=origin(),
+        ).record
+        session.in_use.set(record.id)
+    if wants_json():
+        emit(record_fields(record))
+    elif wants_quiet():
+        say(record.id)
+    else:
+        say(f"New dataset created id={record.id}")

@@ -1,0 +1,134 @@
+"""`dvfs list`: the content of a version."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from dvfs.cli.options import Command, Many, common, dataset_option, json_option
+from dvfs.cli.output import Json, emit, name_fields, say, shown, wants_json
+from dvfs.cli.session import Session, opened
+
+if TYPE_CHECKING:
+    from dvfs.store.catalog.entry import Entry
+    from dvfs.store.version import Version
+
+_ROW = "{:64} | {:>12} | {:64}"
+_CHANGED_ROW = "{:8} | " + _ROW
+
+Line = tuple[str | None, bytes, "Entry"]
+"""What became of the path (None where that was not asked), the path, its entry (the former one, if removed)."""
+
+
+@click.command(cls=Command, name="list")
+@dataset_option
+@click.option("--project", metavar="PROJECT", help="Name the dataset by its project and --name.")
+@click.option("--name", metavar="NAME", help="Name the dataset by --project and its name.")
+@click.option("--version", metavar="VERSION", help="With --name.  [default: the highest]")
+@click.option(
+    "--filter",
+    "filters",
+    cls=Many,
+    metavar="PATTERN...",
+    help="Only what is in this folder or matches this wildcard of the whole path.",
+)
+@click.option("--modified", is_flag=True, help="Only what this version adds, modifies and removes.")
+@json_option
+@common
+def command(
+    dataset: str | None,
+    project: str | None,
+    name: str | None,
+    version: str | None,
+    filters: tuple[str, ...],
+    modified: bool,
+) -> None:
+    """List the files and symbolic links of a version; with --json all entries, an object a line."""
+    with opened() as session:
+        spec = _spec(session, dataset, project, name, version)
+        opened_version = session.store.version(spec)
+        try:
+            lines = _changes(opened_version) if modified else _content(opened_version)
+            fits = _filter(filters)
+            chosen = (line for line in lines if fits(line[1]))
+            if wants_json():
+                for line in chosen:
+                    emit(_fields(*line))
+            else:
+                _print_table(chosen, modified)
+        finally:
+            opened_version.close()
+
+
+def _spec(session: Session, dataset: str | None, project: str | None, name: str | None, version: str | None) -> str:
+    if project is None and name is None:
+        return session.named(dataset)
+    if project is None or name is None or dataset is not None:
+        raise click.UsageError("name the dataset once: DATASET, or --project with --name", click.get_current_context())
+    return f"{project}/{name}" if version is None else f"{project}/{name}@{version}"
+
+
+def _content(version: Version) -> Iterator[Line]:
+    for path, entry in version.entries():
+        yield None, path, entry
+
+
+def _changes(version: Version) -> Iterator[Line]:
+    for difference in version.changes():
+        if difference.after is None:
+            assert difference.before is not None
+            yield "removed", difference.path, difference.before
+        else:
+            yield "added" if difference.before is None else "modified", difference.path, difference.after
+
+
+def _filter(patterns: tuple[str, ...]) -> Callable[[bytes], bool]:
+    """Return a test of paths: below one of the folders *patterns*, or matched as a whole by one of them."""
+    if not patterns:
+        return lambda path: True
+    folders = [os.fsencode(pattern).strip(b"/") for pattern in patterns]
+
+    def fits(path: bytes) -> bool:
+        return any(
+            path == folder or path.startswith(folder + b"/") or fnmatch.fnmatchcase(path, folder) for folder in folders
+        )
+
+    return fits
+
+
+def _fields(change: str | None, path: bytes, entry: Entry) -> dict[str, Json]:
+    kind = "file" if entry.is_file else "directory" if entry.is_dir else "symlink"
+    fields = name_fields("path", path) | {
+        "kind": kind,
+        "size": entry.size,
+        "mode": f"{entry.mode & 0o7777:04o}",
+        "mtime_ns": entry.mtime_ns,
+    }
+    if entry.is_file:
+        fields["digest"] = entry.digest.hex()
+    if entry.is_link:
+        fields |= name_fields("target", entry.target)
+    return fields if change is None else {"change": change} | fields
+
+
+def _print_table(lines: Iterator[Line], with_changes: bool) -> None:
+    row = _CHANGED_ROW if with_changes else "{1:64} | {2:>12} | {3:64}"
+    head = row.format("change", "file name", "size", "hash").rstrip()
+    say(head)
+    say("-" * len(head))
+    files = size = 0
+    for change, path, entry in lines:
+        if entry.is_dir:
+            continue
+        if entry.is_link:
+            say(row.format(change, f"{shown(path)} -> {shown(entry.target)}", "", "").rstrip(" |"))
+            continue
+        say(row.format(change, shown(path), entry.size, entry.digest.hex()))
+        if change != "removed":
+            files += 1
+            size += entry.size
+    say(f"Total {files} files, {size} bytes")

@@ -1,0 +1,138 @@
+"""`dvfs sync`: make a version equal to local folders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dvfs.cli.options import (
+    Command,
+    Many,
+    Text,
+    common,
+    dataset_option,
+    json_option,
+    packing_options,
+    quiet_option,
+    scan_options,
+    verbose_option,
+)
+from dvfs.cli.origin import origin
+from dvfs.cli.output import emit, finished_fields, say, wants_json, wants_quiet
+from dvfs.cli.paths import expanded
+from dvfs.cli.progress import path_printer, progress
+from dvfs.cli.session import Session, opened, packing, scanning
+
+if TYPE_CHECKING:
+    from dvfs.store.draft import Draft
+
+
+@click.command(cls=Command, name="sync")
+@dataset_option
+@click.option(
+    "--folder", "folders", cls=Many, required=True, metavar="FOLDER...", help="Local folders; wildcards work."
+)
+@click.option(
+    "--project", type=Text(), metavar="PROJECT", help="Project of a new version.  [default: the last parent's]"
+)
+@click.option("--name", type=Text(), metavar="NAME", help="Name of a new version.  [default: the last parent's]")
+@click.option(
+    "--version", type=Text(), metavar="VERSION", help="Version.  [default: the highest one counted up, or 1.0.0]"
+)
+@click.option("--parents", cls=Many, metavar="DATASET...", help="Finalized versions that a new one begins with.")
+@click.option("--tags", cls=Many, type=Text(), metavar="TAG...", help="Tags of a new version.")
+@click.option(
+    "--dataset-folder", default="", metavar="FOLDER", help="Folder of the dataset to compare.  [default: its root]"
+)
+@click.option("--checksum", is_flag=True, help="Compare content, not size and time of change.")
+@click.option("--skip-close", is_flag=True, help="Leave the version open.")
+@scan_options
+@packing_options
+@verbose_option
+@quiet_option()
+@json_option
+@common
+def command(
+    dataset: str | None,
+    folders: tuple[str, ...],
+    project: str | None,
+    name: str | None,
+    version: str | None,
+    parents: tuple[str, ...],
+    tags: tuple[str, ...],
+    dataset_folder: str,
+    checksum: bool,
+    skip_close: bool,
+    exclude: tuple[str, ...],
+    follow_links: bool,
+    skip_unreadable: bool,
+    compression: str,
+    chunk_size: int | None,
+    max_workers: int | None,
+    refresh: bool,
+    verbose: bool,
+) -> None:
+    """Make a version equal to local folders: add, change and remove files, upload, and finalize it.
+
+    With --parents, or --project and --name, a new version is made, unless nothing changed; else the open
+    version DATASET is taken.
+    """
+    scan = scanning(exclude, follow_links, skip_unreadable, recursive=True)
+    pack = packing(compression, chunk_size, max_workers, refresh)
+    paths = expanded(folders)
+    with opened() as session:
+        is_new = bool(parents) or (project is not None and name is not None)
+        if is_new:
+            if dataset is not None:
+                raise click.UsageError(
+                    "DATASET is an open version; leave it out to make a new one", click.get_current_context()
+                )
+            draft = _created(session, project, name, version, parents, tags)
+        else:
+            draft = session.store.draft(session.named(dataset))
+        try:
+            count = draft.sync_folders(
+                paths, scan, dataset_folder=dataset_folder, checksum=checksum, on_path=path_printer(verbose)
+            )
+        except BaseException:
+            if is_new:
+                draft.discard()
+            raise
+        changes = {"removed": count.removed, "added": count.added, "modified": count.modified}
+        if is_new and not any(changes.values()):
+            draft.discard()
+            if wants_json():
+                emit({"id": None, **changes})
+            elif not wants_quiet():
+                say("Zero modifications on local copy, reverting dataset creation.")
+            return
+        if is_new:
+            session.in_use.set(draft.record.id)
+        with progress(verbose) as bar:
+            draft.upload(pack, bar)
+        record = draft.record if skip_close else draft.finalize()
+    if wants_json():
+        emit(finished_fields(record) | changes)
+    elif not wants_quiet():
+        say(f"Sync completed: {count.removed} files removed, {count.added} added, {count.modified} modified")
+        if not skip_close:
+            say(f"Dataset closed and finalized id={record.id} {record.title}")
+
+
+def _created(
+    session: Session,
+    project: str | None,
+    name: str | None,
+    version: str | None,
+    parents: tuple[str, ...],
+    tags: tuple[str, ...],
+) -> Draft:
+    return session.store.create(
+        project=project,
+        name=name or session.store.resolve(parents[-1], want="finished").name,
+        version=version,
+        parents=parents,
+        tags=tags,
+        made_by=origin(),
+    )

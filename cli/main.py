@@ -1,0 +1,111 @@
+"""The program `dvfs`: finds the command, runs it, turns an error into a message and an exit code.
+
+A command's module is imported when the command is called, and libraries where they are used, so that
+`dvfs --help` and the start of a mount are quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from dvfs import __version__
+from dvfs.cli import errors
+from dvfs.cli.options import HELP_NAMES, Invocation, common
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Make versions": {
+        "create": "Begin a new version of a dataset.",
+        "add": "Add local files and folders to a version.",
+        "remove": "Remove files and folders from a version.",
+        "sync": "Make a version equal to local folders, and finalize it.",
+        "upload": "Upload what was added.",
+        "close": "Upload what is left and finalize the version.",
+        "finalize": "The same as close.",
+    },
+    "Read versions": {
+        "search": "List datasets.",
+        "list": "List the content of a version.",
+        "get": "Make a local copy of a version.",
+        "use": "Choose the dataset that commands mean when none is named.",
+    },
+    "Mount versions": {
+        "mount": "Show a version as a directory.",
+        "umount": "Take a mount away.",
+        "mounts": "List the mounts of this machine.",
+        "warm": "Fill the cache with a version.",
+    },
+    "This machine": {
+        "cache": "Look after the local cache.",
+        "config": "Show and set the configuration.",
+        "doctor": "Check that this machine can mount and reach the store.",
+    },
+}
+"""Every command with its one line of help, as `dvfs --help` shows them."""
+
+_MODULES = {"finalize": "close"}
+"""Commands whose module has another name."""
+
+
+class Program(click.Group):
+    """The group of all commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for section in SECTIONS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = import_module(f"dvfs.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
+
+
+@click.group(cls=Program, context_settings=HELP_NAMES | {"auto_envvar_prefix": "DVFS"}, invoke_without_command=True)
+@click.version_option(__version__, prog_name="dvfs")
+@common
+@click.pass_context
+def program(ctx: click.Context) -> None:
+    """Mount any version of a dataset as a directory: lazy, verified, cached, on plain storage.
+
+    A dataset is named by its id, a unique start of the id, project/name, project/name@version or tag:TAG.
+    Every option has an environment variable: `--chunk-size` of `upload` is DVFS_UPLOAD_CHUNK_SIZE.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the program with *arguments* (without its own name); return its exit code."""
+    told = Invocation()
+    try:
+        value: Any = program.main(list(arguments), prog_name="dvfs", standalone_mode=False, obj=told)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        as_json = told.json or "--json" in arguments
+        debug = told.debug or "--debug" in arguments
+        return errors.report(error, as_json=as_json, debug=debug)
+    return value if isinstance(value, int) else errors.OK
+
+
+def main() -> NoReturn:
+    """Run the program with the arguments of this process, and end it."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,239 @@
+"""The shape that all commands share: their class, the options that most have, and the words given before them.
+
+`Many` is an option that takes all the words up to the next option, as ClearML's do: `--files a b c`
+is `--files a --files b --files c`. A word that starts with a dash is given as `--files=-x`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+F = TypeVar("F", bound=Callable[..., object])
+
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+
+@dataclass(slots=True)
+class Invocation:
+    """What was said before or after the name of the command and holds for any command."""
+
+    store: str | None = None
+    debug: bool = False
+    json: bool = False
+    quiet: bool = False
+
+
+def invocation() -> Invocation:
+    """Return the invocation of the command that runs now."""
+    return click.get_current_context().ensure_object(Invocation)
+
+
+class Many(click.Option):
+    """An option of any number of values that takes all words up to the next option."""
+
+    def __init__(self, param_decls: list[str], **attributes: Any) -> None:
+        super().__init__(param_decls, multiple=True, **attributes)
+
+
+class Command(click.Command):
+    """A command that knows `Many` options and `-h`."""
+
+    def __init__(self, name: str | None, **attributes: Any) -> None:
+        attributes["context_settings"] = HELP_NAMES | attributes.get("context_settings", {})
+        super().__init__(name, **attributes)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Spell out the values of `Many` options, then parse as click does."""
+        greedy = {word for param in self.params if isinstance(param, Many) for word in param.opts}
+        return super().parse_args(ctx, spelled_out(args, greedy))
+
+
+def spelled_out(args: list[str], greedy: set[str]) -> list[str]:
+    """Return *args* with each further value of a *greedy* option preceded by that option."""
+    out: list[str] = []
+    option: str | None = None
+    taken = 0
+    for index, word in enumerate(args):
+        if word == "--":
+            return out + args[index:]
+        if word.startswith("-") and word != "-":
+            head, has_value, _ = word.partition("=")
+            option = head if head in greedy else None
+            taken = 1 if has_value else 0
+            out.append(word)
+        elif option is not None and taken:
+            out += [option, word]
+        else:
+            out.append(word)
+            taken += option is not None
+    return out
+
+
+class Text(click.ParamType):
+    """Text that a record can hold: it must be UTF-8, as file names need not be."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail("it is not UTF-8", param, ctx)
+        return value
+
+
+class Size(click.ParamType):
+    """A number of bytes: `500M`, `10GiB`, `1048576`; K, M, G and T count in steps of 1024."""
+
+    name = "size"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_size(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+
+
+def parse_size(value: str | int) -> int:
+    """Return the bytes that *value* names. Raises ValueError."""
+    if isinstance(value, int):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write 500M, 10GiB or a number of bytes")
+    return int(float(match[1]) * 1024 ** " KMGTP".index(match[2].upper() or " "))
+
+
+def common(function: F) -> F:
+    """Add what every command takes: `--store`, `--debug`."""
+    debug = click.option(
+        "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error."
+    )
+    store = click.option(
+        "--store",
+        metavar="URL",
+        expose_value=False,
+        callback=_set_store,
+        allow_from_autoenv=False,
+        help="The store: a folder, file:///path, s3://bucket/prefix.  [env var: DVFS_STORE]",
+    )
+    return store(debug(function))
+
+
+def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Invocation).debug |= value
+
+
+def _set_store(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Invocation).store = value
+
+
+def json_option(function: F) -> F:
+    """Add `--json`, which the command asks `invocation()` for."""
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=_set_json, help="Write JSON, for machines."
+    )(function)
+
+
+def _set_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Invocation).json |= value
+
+
+def quiet_option(text: str = "Say nothing but errors.") -> Callable[[F], F]:
+    """Return a decorator that adds `-q/--quiet`, which the command asks `invocation()` for."""
+
+    def decorate(function: F) -> F:
+        return click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help=text)(function)
+
+    return decorate
+
+
+def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Invocation).quiet |= value
+
+
+def verbose_option(function: F) -> F:
+    """Add `--verbose`: each path."""
+    return click.option("-v", "--verbose", is_flag=True, help="Print each path.")(function)
+
+
+def dataset_option(function: F) -> F:
+    """Add the dataset, as first argument or as `--id`; the command gets it as *dataset*, None if not given."""
+    argument = click.argument("dataset", required=False, callback=_either)
+    option = click.option(
+        "--id",
+        metavar="DATASET",
+        expose_value=False,
+        is_eager=True,
+        callback=_keep_id,
+        help="The dataset: id, unique start of an id, project/name, project/name@version or tag:TAG."
+        "  [default: the one in use]",
+    )
+    return argument(option(function))
+
+
+_ID = "dvfs.cli.id"
+
+
+def _keep_id(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[_ID] = value, ctx.get_parameter_source(param.name or "")
+
+
+def _either(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    option, source = ctx.meta.get(_ID, (None, None))
+    if value is None:
+        return option
+    if option not in (None, value) and source is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"two datasets are named: {value} and --id {option}", ctx)
+    return value
+
+
+def workers_option(function: F) -> F:
+    """Add `--max-workers`."""
+    return click.option(
+        "--max-workers", type=click.IntRange(1), metavar="N", help="Threads to work with.  [default: by the machine]"
+    )(function)
+
+
+def packing_options(function: F) -> F:
+    """Add what an upload takes: `--compression`, `--chunk-size`, `--max-workers`, `--refresh`."""
+    compression = click.option(
+        "--compression",
+        default="auto",
+        show_default=True,
+        metavar="HOW",
+        help="auto, zstd, zstd:LEVEL or none; auto compresses where it pays.",
+    )
+    chunk = click.option(
+        "--chunk-size", type=click.IntRange(1), metavar="MB", help="Size of a pack in MB.  [default: 32]"
+    )
+    refresh = click.option(
+        "--refresh", is_flag=True, help="Take files that changed since they were added as they are now."
+    )
+    return compression(chunk(workers_option(refresh(function))))
+
+
+def scan_options(function: F) -> F:
+    """Add what reading a local tree takes: `--exclude`, `--follow-links`, `--skip-unreadable`."""
+    exclude = click.option(
+        "--exclude",
+        cls=Many,
+        metavar="PATTERN...",
+        help="Leave out what matches, by the rules of .gitignore; `.dvfsignore` files hold for their folder.",
+    )
+    follow = click.option("--follow-links", is_flag=True, help="Take what symbolic links point to, not the links.")
+    skip = click.option(
+        "--skip-unreadable", is_flag=True, help="Leave out files that cannot be read, and special files."
+    )
+    return exclude(follow(skip(function)))

@@ -1,0 +1,50 @@
+"""Where a version is made: the command, the git commit of the working directory, the host, the run it is part of."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dvfs.store.record import Origin
+
+RUN_VARIABLES: dict[str, str] = {
+    "airflow": "AIRFLOW_CTX_DAG_RUN_ID",
+    "clearml": "CLEARML_TASK_ID",
+    "github": "GITHUB_RUN_ID",
+    "gitlab": "CI_PIPELINE_ID",
+    "jenkins": "BUILD_TAG",
+    "mlflow": "MLFLOW_RUN_ID",
+    "sagemaker": "TRAINING_JOB_NAME",
+    "slurm": "SLURM_JOB_ID",
+    "wandb": "WANDB_RUN_ID",
+}
+"""System → the environment variable in which it tells its jobs the id of their run."""
+
+
+def origin() -> Origin:
+    """Return where this process makes a version."""
+    from dvfs.store.record import Origin
+
+    command = shlex.join(["dvfs", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
+    return Origin(command=command, commit=git_commit(), host=socket.gethostname(), runs=runs(os.environ))
+
+
+def runs(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the ids of the runs that *environ* tells of, by system."""
+    return {system: environ[variable] for system, variable in RUN_VARIABLES.items() if environ.get(variable)}
+
+
+def git_commit() -> str:
+    """Return the commit checked out around the working directory, "" where there is none."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
