@@ -1,0 +1,423 @@
+"""Fetches blocks: from memory, from the cache, or else from their packs, each once however many ask.
+
+A request for a block that is being fetched joins it: all get its bytes, or its error. A caller that waits
+(the foreground) fetches in its own thread; blocks that are only wanted are fetched by background threads, which
+begin with the first `want`, step back while a caller waits for its turn, and leave some requests to callers.
+
+Threading rule: thread-safe; `read_nowait` and `want` never block and may be called on an event loop. One lock
+guards flights, queue and counters; it is never held across I/O. The order of waiting is: the lock of the block
+between processes, then the turn for a request. Who waits for the first holds nothing that others wait for; who
+waits for the second waits for requests under way only.
+
+Retrying is a wrapper of the backend: an Unavailable that comes out here is the answer for those who wait, and the
+next request tries anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from dvfs.store.backend import Backend
+from dvfs.store.block import BlockRef
+from dvfs.store.cache import Cache
+from dvfs.store.errors import Corrupt, DvfsError, Internal, Unavailable
+from dvfs.store.fetch_memory import MemoryBlocks
+from dvfs.store.fetch_pack import PackReader, check_ref
+from dvfs.store.fetch_queue import WantedBlocks, in_one_request
+from dvfs.store.log_once import LogOnce
+
+_log = logging.getLogger(__name__)
+
+_WANT_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStats:
+    """Counters since the fetcher was made.
+
+    *requests* sent for blocks, *bytes_fetched* stored bytes received, *raw_bytes* of verified blocks made of them;
+    *hits* and *misses* of callers that asked for bytes, *joins*: misses that found the block on its way, *errors*:
+    blocks that could not be had.
+    """
+
+    requests: int
+    bytes_fetched: int
+    raw_bytes: int
+    hits: int
+    misses: int
+    joins: int
+    errors: int
+
+
+class _Flight:
+    """A block on its way; *done* is set once *data* or *error* is, or neither: then whoever waits tries itself."""
+
+    __slots__ = ("data", "done", "error")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.data: bytes | None = None
+        self.error: DvfsError | None = None
+
+
+class Fetcher:
+    """Blocks of the storages that *storage* returns for their tags, through *cache*.
+
+    *parallel*: most requests at a time, of which a quarter is left to callers that wait. *coalesce_gap_bytes*: two
+    blocks of a pack that lie no further apart are fetched in one request. *request_bytes*: longest background
+    request; it is reached only when the queue is so long that all threads have enough to do, and
+    *min_request_bytes* is what is fetched at once anyway. *demand_bytes*: how long the request of a caller may
+    become by wanted neighbours. *memory_bytes*: blocks kept in memory when the cache cannot store them.
+    *queue_blocks*: most blocks wanted at a time.
+    """
+
+    def __init__(
+        self,
+        storage: Callable[[int], Backend],
+        cache: Cache,
+        *,
+        parallel: int = 16,
+        coalesce_gap_bytes: int = 256 << 10,
+        request_bytes: int = 8 << 20,
+        min_request_bytes: int = 1 << 20,
+        demand_bytes: int = 2 << 20,
+        memory_bytes: int = 64 << 20,
+        queue_blocks: int = 1 << 16,
+    ) -> None:
+        self._packs = PackReader(storage)
+        self._cache = cache
+        self._memory = MemoryBlocks(memory_bytes)
+        self._parallel = max(1, parallel)
+        self._background = max(1, self._parallel - self._parallel // 4)
+        self._gap_bytes = coalesce_gap_bytes
+        self._request_bytes = request_bytes
+        self._min_request_bytes = min_request_bytes
+        self._demand_bytes = demand_bytes
+        self._once = LogOnce(_log)
+
+        self._state = threading.Condition()
+        self._queue = WantedBlocks(queue_blocks, coalesce_gap_bytes)
+        self._flights: dict[bytes, _Flight] = {}
+        self._busy = 0  # requests under way, or about to be
+        self._busy_background = 0
+        self._waiting = 0  # callers that wait for their turn
+        self._idle = 0  # background threads with nothing to do
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+        self._hits = self._misses = self._joins = self._errors = 0
+        self._hits_lock = threading.Lock()
+
+    def block(self, ref: BlockRef) -> bytes:
+        """Return the raw bytes of *ref*. Raises Corrupt, Unavailable, AccessDenied."""
+        data = self._memory.get(ref.digest) or self._cache.get(ref.digest)
+        if data is None:
+            return self._fetch(ref)
+        if len(data) != ref.raw:
+            raise _wrong_length(ref, len(data))
+        self._count_hit()
+        return data
+
+    def read(self, ref: BlockRef, start: int, length: int) -> bytes:
+        """Return *length* raw bytes of *ref* from byte *start* on. Raises as `block`; Corrupt beyond its end."""
+        if start < 0 or length < 0 or start + length > ref.raw:
+            raise Corrupt(f"bytes {start} to {start + length} are not in block {ref.digest.hex()} of {ref.raw}")
+        data = self._cache.read(ref.digest, start, length)
+        if data is not None:
+            if len(data) != length:
+                raise _wrong_length(ref, start + len(data))
+            self._count_hit()
+            return data
+        data = self._memory.get(ref.digest)
+        if data is None:
+            data = self._fetch(ref)
+        else:
+            self._count_hit()
+        return data if length == len(data) else data[start : start + length]
+
+    def read_nowait(self, ref: BlockRef, start: int, length: int) -> bytes | None:
+        """Do as `read` when the bytes are in memory, the kernel's or ours; return None otherwise. Never blocks."""
+        if start < 0 or length < 0 or start + length > ref.raw:
+            return None
+        data = self._cache.read_nowait(ref.digest, start, length)
+        if data is None:
+            whole = self._memory.get(ref.digest)
+            if whole is None:
+                return None
+            data = whole[start : start + length]
+        if len(data) != length:
+            return None
+        self._count_hit()
+        return data
+
+    def cached(self, ref: BlockRef) -> bool:
+        """Tell whether *ref* can be read without a request."""
+        return self._memory.get(ref.digest) is not None or self._cache.has(ref.digest)
+
+    def want(self, refs: Iterable[BlockRef], *, urgent: bool = True) -> int:
+        """Have *refs* fetched in the background, those not *urgent* after all that are; return how many were taken.
+
+        Best effort: beyond the queue's capacity they are not taken, and what goes wrong later is logged, once for
+        each cause. Never blocks, raises nothing. A wanted block that somebody asks for is fetched at once.
+        """
+        taken = 0
+        source = iter(refs)
+        while batch := list(itertools.islice(source, _WANT_BATCH)):
+            possible = [ref for ref in batch if self._is_possible(ref)]
+            with self._state:  # for a batch at a time, so that nobody waits for a long list
+                for ref in possible:
+                    if self._closed or (ref.digest not in self._flights and not self._queue.add(ref, urgent=urgent)):
+                        return taken
+                    taken += 1
+                if self._queue:
+                    self._staff()
+        return taken
+
+    def unwant_all(self) -> None:
+        """Forget all wanted blocks but those under way."""
+        with self._state:
+            self._queue.clear()
+            self._state.notify_all()
+
+    def wait_idle(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until no wanted block is left; return False when *timeout_seconds* went by before."""
+        with self._state:
+            return self._state.wait_for(
+                lambda: self._closed or not (self._queue or self._busy_background), timeout_seconds
+            )
+
+    def stats(self) -> FetchStats:
+        """Return the counters."""
+        packs = self._packs
+        with self._state:
+            return FetchStats(
+                packs.requests,
+                packs.bytes_fetched,
+                packs.raw_bytes,
+                self._hits,
+                self._misses,
+                self._joins,
+                self._errors,
+            )
+
+    def close(self, timeout_seconds: float = 10.0) -> None:
+        """Forget wanted blocks and end the background threads.
+
+        Waits for requests under way, each thread for *timeout_seconds* at most: a store that hangs does not keep
+        the process. Later requests raise Unavailable.
+        """
+        with self._state:
+            self._closed = True
+            self._queue.clear()
+            self._state.notify_all()
+            threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.join(timeout_seconds)
+
+    # -- the foreground
+
+    def _fetch(self, ref: BlockRef) -> bytes:
+        check_ref(ref)
+        first = True
+        while True:
+            with self._state:
+                if self._closed:
+                    raise Unavailable(f"block {ref.digest.hex()} is not cached and the fetcher is closed")
+                flight = self._flights.get(ref.digest)
+                own = flight is None
+                self._misses += first
+                self._joins += first and not own
+                first = False
+                if flight is None:
+                    self._queue.take(ref.digest)
+                    flight = self._flights[ref.digest] = _Flight()
+            if own:
+                self._fetch_foreground(ref, flight)
+            else:
+                flight.done.wait()
+            error = flight.error
+            if error is not None:
+                if own:
+                    raise error
+                # Each caller raises an error of its own: a traceback grows with each raise.
+                raise type(error)(error.message, hint=error.hint) from error
+            if flight.data is not None:
+                if len(flight.data) != ref.raw:
+                    raise _wrong_length(ref, len(flight.data))
+                return flight.data
+
+    def _fetch_foreground(self, ref: BlockRef, flight: _Flight) -> None:
+        flights = {ref.digest: flight}
+        try:
+            with self._cache.fetching(ref.digest), contextlib.ExitStack() as locks:
+                # Somebody may have been faster.
+                data = self._memory.get(ref.digest) or self._cache.get(ref.digest)
+                if data is not None:
+                    self._land(ref, flight, data)
+                    return
+                with self._turn():
+                    riders = self._take_riders(ref, flights)
+                    run = [ref, *self._not_fetched(riders, flights, locks)]
+                    self._request(sorted(run, key=lambda member: member.offset), flights)
+        except Exception as exc:
+            self._fail(flights, exc)
+        finally:
+            self._abandon(flights)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._state:
+            self._waiting += 1
+            try:
+                self._state.wait_for(lambda: self._busy < self._parallel)
+            finally:
+                self._waiting -= 1
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._busy -= 1
+                self._state.notify_all()
+
+    def _take_riders(self, ref: BlockRef, flights: dict[bytes, _Flight]) -> list[BlockRef]:
+        """Take wanted neighbours of *ref* out of the queue, as flights of this caller."""
+        with self._state:
+            riders = self._queue.take_neighbours(ref, self._demand_bytes) if self._queue else []
+            return self._depart(riders, flights)
+
+    # -- the background
+
+    def _staff(self) -> None:
+        """See that somebody works on the queue; called with the lock held."""
+        if not self._idle and len(self._threads) < self._background and not self._closed:
+            thread = threading.Thread(target=self._work, name="dvfs-fetch", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._state.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            flights: dict[bytes, _Flight] = {}
+            with self._state:
+                self._idle += 1
+                self._state.wait_for(lambda: self._closed or self._may_work())
+                self._idle -= 1
+                if self._closed:
+                    return
+                refs = self._depart(self._queue.take_run(self._share()), flights)
+                self._busy += 1
+                self._busy_background += 1
+                if self._queue:
+                    self._staff()
+            try:
+                with contextlib.ExitStack() as locks:
+                    for run in in_one_request(self._not_fetched(refs, flights, locks), self._gap_bytes):
+                        self._request(run, flights)
+            except Exception as exc:
+                self._fail(flights, exc)
+            finally:
+                self._abandon(flights)
+                with self._state:
+                    self._busy -= 1
+                    self._busy_background -= 1
+                    self._state.notify_all()
+
+    def _is_possible(self, ref: BlockRef) -> bool:
+        try:
+            check_ref(ref)
+        except Corrupt as exc:
+            self._once.warning(ref.digest, "wanted block: %s", exc)
+            return False
+        return True
+
+    def _may_work(self) -> bool:
+        return bool(self._queue) and not self._waiting and self._busy < self._background
+
+    def _share(self) -> int:
+        """Return how long a request may be for the queue to keep all requests that may run busy."""
+        share = self._queue.stored_bytes // (self._background - self._busy)
+        return min(max(share, self._min_request_bytes), self._request_bytes)
+
+    # -- both
+
+    def _depart(self, refs: list[BlockRef], flights: dict[bytes, _Flight]) -> list[BlockRef]:
+        """Make flights of those *refs* that are on no other's way; called with the lock held."""
+        own = [ref for ref in refs if ref.digest not in self._flights]
+        for ref in own:
+            flights[ref.digest] = self._flights[ref.digest] = _Flight()
+        return own
+
+    def _not_fetched(
+        self, refs: list[BlockRef], flights: dict[bytes, _Flight], locks: contextlib.ExitStack
+    ) -> list[BlockRef]:
+        """Return those wanted *refs* that are neither cached nor on their way to another process, locked."""
+        wanted = []
+        for ref in refs:
+            with contextlib.ExitStack() as lock:
+                locked = not self.cached(ref) and lock.enter_context(self._cache.try_fetching(ref.digest))
+                if locked and not self.cached(ref):
+                    wanted.append(ref)
+                    locks.push(lock.pop_all())
+                    continue
+            self._abandon({ref.digest: flights.pop(ref.digest)})
+        return wanted
+
+    def _request(self, run: list[BlockRef], flights: dict[bytes, _Flight]) -> None:
+        """Fetch *run*, of at least one block, in one request, and land each block as it is verified."""
+        for ref, data in self._packs.blocks(run):
+            flight = flights[ref.digest]
+            if isinstance(data, Corrupt):
+                self._fail({ref.digest: flight}, data)
+                continue
+            if not self._cache.put(ref.digest, data):
+                self._memory.put(ref.digest, data)
+            self._land(ref, flight, data)
+        self._once.forget(("fetch", Unavailable))
+
+    def _land(self, ref: BlockRef, flight: _Flight, data: bytes) -> None:
+        with self._state:
+            self._flights.pop(ref.digest, None)
+        flight.data = data
+        flight.done.set()
+
+    def _fail(self, flights: dict[bytes, _Flight], exc: Exception) -> None:
+        """Give *exc* to all who wait for those *flights* that did not land, and to the log."""
+        error = exc
+        if not isinstance(error, DvfsError):
+            _log.error("fetching blocks failed", exc_info=exc)
+            error = Internal(f"fetching a block failed: {exc!r}")
+            error.__cause__ = exc
+        failed = 0
+        for digest, flight in flights.items():
+            if not flight.done.is_set():
+                failed += 1
+                with self._state:
+                    self._flights.pop(digest, None)
+                flight.error = error
+                flight.done.set()
+        with self._state:
+            self._errors += failed
+        if failed:
+            cause = error.message if isinstance(error, Corrupt) else type(error)
+            self._once.warning(("fetch", cause), "blocks cannot be fetched: %s", error)
+
+    def _abandon(self, flights: dict[bytes, _Flight]) -> None:
+        """Let those *flights* that neither landed nor failed be tried by whoever waits for them."""
+        for digest, flight in flights.items():
+            if not flight.done.is_set():
+                with self._state:
+                    self._flights.pop(digest, None)
+                flight.done.set()
+
+    def _count_hit(self) -> None:
+        with self._hits_lock:
+            self._hits += 1
+
+
+def _wrong_length(ref: BlockRef, found: int) -> Corrupt:
+    return Corrupt(f"block {ref.digest.hex()} has {found} bytes, not the {ref.raw} that its reference says")

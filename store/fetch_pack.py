@@ -1,0 +1,108 @@
+"""Gets blocks out of packs: one ranged request, then each block checked against its own reference.
+
+Stateless but for its counters; thread-safe. Knows no cache and starts no thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from dvfs.store.backend import Backend
+from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Codec
+from dvfs.store.codec import decompress
+from dvfs.store.digest import DIGEST_SIZE, Buffer, block_digest
+from dvfs.store.errors import Corrupt, NotFound
+from dvfs.store.ids import PACK_ID_SIZE, pack_key
+from dvfs.store.log_once import LogOnce
+
+_log = logging.getLogger(__name__)
+
+_MAX_OFFSET = 1 << 62
+_CODECS = frozenset(int(codec) for codec in Codec)
+
+
+def check_ref(ref: BlockRef) -> None:
+    """Raise Corrupt when *ref*, which came out of a store, cannot be that of any block."""
+    stored_fits = ref.stored == ref.raw if ref.codec == Codec.RAW else 0 < ref.stored <= MAX_BLOCK_BYTES
+    if not (
+        0 < ref.raw <= MAX_BLOCK_BYTES
+        and ref.codec in _CODECS
+        and stored_fits
+        and 0 <= ref.offset <= _MAX_OFFSET
+        and ref.storage >= 0
+        and len(ref.pack) == PACK_ID_SIZE
+        and len(ref.digest) == DIGEST_SIZE
+    ):
+        raise Corrupt(
+            f"reference to a block that cannot be: pack {ref.pack.hex()}, offset {ref.offset}, "
+            f"{ref.stored} bytes stored, {ref.raw} raw, codec {ref.codec}, digest {ref.digest.hex()}"
+        )
+
+
+class PackReader:
+    """Reads blocks from the storages that *storage* returns for their tags, which may raise dvfs errors."""
+
+    def __init__(self, storage: Callable[[int], Backend]) -> None:
+        self._storage = storage
+        self._once = LogOnce(_log)
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.bytes_fetched = 0
+        self.raw_bytes = 0
+
+    def blocks(self, refs: Sequence[BlockRef]) -> Iterator[tuple[BlockRef, bytes | Corrupt]]:
+        """Yield each of *refs*, of one pack and in order of offset, with its raw bytes, or what is wrong with it.
+
+        One request for all; one more for each block whose bytes were not its own. Raises Corrupt (the pack is
+        missing), Unavailable, AccessDenied when a request fails: then for all that were not yielded before.
+        """
+        first = refs[0]
+        start, end = first.offset, max(ref.offset + ref.stored for ref in refs)
+        data = self._get(first, start, end - start)
+        view = memoryview(data)
+        for ref in refs:
+            at = ref.offset - start
+            alone = at == 0 and ref.stored == len(data)
+            try:
+                yield ref, self._decode(ref, data if alone else view[at : at + ref.stored])
+            except Corrupt as exc:
+                self._once.warning(ref.digest, "%s; fetching it again", exc)
+                yield ref, self._again(ref)
+
+    def _again(self, ref: BlockRef) -> bytes | Corrupt:
+        try:
+            return self._decode(ref, self._get(ref, ref.offset, ref.stored))
+        except Corrupt as exc:
+            return exc
+
+    def _get(self, ref: BlockRef, start: int, length: int) -> bytes:
+        backend = self._storage(ref.storage)
+        key = pack_key(ref.pack)
+        with self._lock:
+            self.requests += 1
+        try:
+            data = backend.get(key, start, length).data
+        except NotFound as exc:
+            raise Corrupt(f"pack {key} is missing in {backend.url}") from exc
+        with self._lock:
+            self.bytes_fetched += len(data)
+        return data
+
+    def _decode(self, ref: BlockRef, stored: Buffer) -> bytes:
+        if len(stored) != ref.stored:
+            raise self._corrupt(ref, f"the pack ends {ref.stored - len(stored)} bytes before the block does")
+        try:
+            raw = decompress(ref.codec, stored, ref.raw)
+        except Corrupt as exc:
+            raise self._corrupt(ref, exc.message) from exc
+        if block_digest(raw) != ref.digest:
+            raise self._corrupt(ref, "its bytes do not have its digest")
+        with self._lock:
+            self.raw_bytes += len(raw)
+        return raw
+
+    def _corrupt(self, ref: BlockRef, why: str) -> Corrupt:
+        where = f"{pack_key(ref.pack)} at {ref.offset} ({ref.stored} bytes) in {self._storage(ref.storage).url}"
+        return Corrupt(f"block {ref.digest.hex()} of {where} is damaged: {why}")

@@ -1,0 +1,124 @@
+"""The blocks that are wanted but not waited for, and how neighbours among them make one request.
+
+Not thread-safe: the fetcher's lock guards it. Fetches nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+
+from dvfs.store.block import BlockRef
+
+_Place = tuple[int, bytes]
+
+
+class WantedBlocks:
+    """At most *capacity* wanted blocks: urgent ones first, then in the order they were wanted.
+
+    Two blocks of one pack are neighbours when at most *gap_bytes* lie between them.
+    """
+
+    def __init__(self, capacity: int, gap_bytes: int) -> None:
+        self._capacity = capacity
+        self._gap_bytes = gap_bytes
+        self._urgent: dict[bytes, BlockRef] = {}
+        self._others: dict[bytes, BlockRef] = {}
+        self._packs: dict[tuple[int, bytes], list[_Place]] = {}
+        self.stored_bytes = 0
+        """Stored bytes of all blocks in the queue."""
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._others)
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._urgent or digest in self._others
+
+    def add(self, ref: BlockRef, *, urgent: bool) -> bool:
+        """Append *ref*; return False when there is no room. A block that becomes urgent moves to the urgent ones."""
+        waiting = self._others.get(ref.digest)
+        if waiting is not None or ref.digest in self._urgent:
+            if urgent and waiting is not None:
+                self._urgent[ref.digest] = self._others.pop(ref.digest)
+            return True
+        if len(self) >= self._capacity:
+            return False
+        (self._urgent if urgent else self._others)[ref.digest] = ref
+        insort(self._packs.setdefault((ref.storage, ref.pack), []), (ref.offset, ref.digest))
+        self.stored_bytes += ref.stored
+        return True
+
+    def take(self, digest: bytes) -> BlockRef | None:
+        """Remove and return the block *digest*; None when it is not wanted."""
+        ref = self._urgent.pop(digest, None) or self._others.pop(digest, None)
+        if ref is None:
+            return None
+        pack = ref.storage, ref.pack
+        places = self._packs[pack]
+        del places[bisect_left(places, (ref.offset, digest))]
+        if not places:
+            del self._packs[pack]
+        self.stored_bytes -= ref.stored
+        return ref
+
+    def take_run(self, max_bytes: int) -> list[BlockRef]:
+        """Remove and return the first block and its neighbours, in order of offset, spanning at most *max_bytes*.
+
+        A single block is returned whatever its length. Empty when nothing is wanted.
+        """
+        first = next(iter(self._urgent or self._others), None)
+        if first is None:
+            return []
+        ref = self.take(first)
+        assert ref is not None
+        run = self.take_neighbours(ref, max_bytes)
+        return sorted([ref, *run], key=lambda member: member.offset)
+
+    def take_neighbours(self, ref: BlockRef, max_bytes: int) -> list[BlockRef]:
+        """Remove and return wanted neighbours of *ref*, itself not wanted, so that all span at most *max_bytes*.
+
+        It looks to the right first: a reader mostly goes that way.
+        """
+        taken: list[BlockRef] = []
+        places = self._packs.get((ref.storage, ref.pack))
+        if places is None:
+            return taken
+        low, high = ref.offset, ref.offset + ref.stored
+        right = bisect_left(places, (ref.offset, ref.digest))
+        left = right - 1
+        for step, at in ((1, right), (-1, left)):
+            while 0 <= at < len(places):
+                member = self._find(places[at][1])
+                end = member.offset + member.stored
+                apart = member.offset - high if step > 0 else low - end
+                if apart > self._gap_bytes or max(high, end) - min(low, member.offset) > max_bytes:
+                    break
+                low, high = min(low, member.offset), max(high, end)
+                taken.append(member)
+                at += step
+        for member in taken:
+            self.take(member.digest)
+        return taken
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._urgent.clear()
+        self._others.clear()
+        self._packs.clear()
+        self.stored_bytes = 0
+
+    def _find(self, digest: bytes) -> BlockRef:
+        return self._urgent.get(digest) or self._others[digest]
+
+
+def in_one_request(refs: Iterable[BlockRef], gap_bytes: int) -> list[list[BlockRef]]:
+    """Split *refs*, of one pack and in order of offset, where more than *gap_bytes* lie between two."""
+    runs: list[list[BlockRef]] = []
+    end = 0
+    for ref in refs:
+        if runs and ref.offset - end <= gap_bytes:
+            runs[-1].append(ref)
+        else:
+            runs.append([ref])
+        end = max(end if len(runs[-1]) > 1 else 0, ref.offset + ref.stored)
+    return runs
