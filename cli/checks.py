@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -96,8 +97,11 @@ def cache_disk(path: Path, budget_bytes: int) -> Finding:
     return Finding("cache disk", "ok", text)
 
 
-def store(backend: Backend) -> Iterator[Finding]:
-    """Check that the store can be read and written, and that its conditional writes hold."""
+def store(backend: Backend, *, has_if_match: bool) -> Iterator[Finding]:
+    """Check that the store can be read and written, and that its conditional writes hold.
+
+    *has_if_match*: whether `replace_if` is to be tried. A folder builds it on what `put_if_absent` is tried for.
+    """
     try:
         next(iter(backend.list("datasets/")), None)
     except DvfsError as exc:
@@ -116,20 +120,22 @@ def store(backend: Backend) -> Iterator[Finding]:
         return
     yield Finding("store write", "ok", "can be written")
     try:
-        yield _conditional_writes(backend, key, etag)
+        yield _conditional_writes(backend, key, etag if has_if_match else None)
     finally:
         backend.delete(key)
 
 
-def _conditional_writes(backend: Backend, key: str, etag: str) -> Finding:
+def _conditional_writes(backend: Backend, key: str, etag: str | None) -> Finding:
     """Try every conditional write on the object at *key*, those that must fail and the one that must not."""
     name = "conditional writes"
     hint = "two writers could overwrite each other: use a store with If-Match and If-None-Match on writes"
     try:
         if not _refused(AlreadyExists, lambda: backend.put_if_absent(key, b"probe 2")):
             return Finding(name, "fail", "the store overwrites what must not be (If-None-Match)", hint)
+        if etag is None:
+            return Finding(name, "ok", "enforced")
         fresh = backend.replace_if(key, b"probe 3 " + secrets.token_bytes(8), etag)
-        if not _refused(Conflict, lambda: backend.replace_if(key, b"probe 4", etag)):
+        if not _refused(Conflict, partial(backend.replace_if, key, b"probe 4", etag)):
             return Finding(name, "fail", "the store overwrites what was changed meanwhile (If-Match)", hint)
         if backend.get(key).etag != fresh:
             return Finding(name, "fail", "the store does not read back what was written last", hint)

@@ -71,7 +71,7 @@ KEYS: tuple[Key, ...] = (
     Key("s3.path_style", "DVFS_S3_PATH_STYLE", _flag, "address buckets by path, not by host name"),
     Key("s3.sse", "DVFS_S3_SSE", _text, "server-side encryption: AES256 or aws:kms"),
     Key("s3.sse_kms_key_id", "DVFS_S3_SSE_KMS_KEY_ID", _text, "key for aws:kms"),
-    Key("s3.request_payer", "DVFS_S3_REQUEST_PAYER", _text, "`requester` for requester-pays buckets"),
+    Key("s3.requester_pays", "DVFS_S3_REQUESTER_PAYS", _flag, "pay for requests to a requester-pays bucket"),
     Key("s3.connect_timeout", "DVFS_S3_CONNECT_TIMEOUT", _seconds, "seconds to wait for a connection"),
     Key("s3.read_timeout", "DVFS_S3_READ_TIMEOUT", _seconds, "seconds to wait for an answer"),
 )

@@ -6,9 +6,11 @@ is `--files a --files b --files c`. A word that starts with a dash is given as `
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
@@ -75,29 +77,26 @@ def spelled_out(args: list[str], greedy: set[str]) -> list[str]:
     return out
 
 
-class Text(click.ParamType):
-    """Text that a record can hold: it must be UTF-8, as file names need not be."""
-
-    name = "text"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            self.fail("it is not UTF-8", param, ctx)
-        return value
+def text(value: str) -> str:
+    """Return *value* if a record can hold it: it must be UTF-8, as file names need not be. Raises BadParameter."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise click.BadParameter("it is not UTF-8") from exc
+    return value
 
 
-class Size(click.ParamType):
-    """A number of bytes: `500M`, `10GiB`, `1048576`; K, M, G and T count in steps of 1024."""
+def local_path(value: str) -> str:
+    """Return *value*, a local path, with a leading `~` that the shell left alone replaced by the user's home."""
+    return os.path.expanduser(value)
 
-    name = "size"
 
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return parse_size(value)
-        except ValueError as exc:
-            self.fail(str(exc), param, ctx)
+def size(value: str | int) -> int:
+    """Return the bytes that *value* names. Raises BadParameter."""
+    try:
+        return parse_size(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
@@ -191,7 +190,8 @@ def _keep_id(ctx: click.Context, param: click.Parameter, value: str | None) -> N
 
 
 def _either(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    option, source = ctx.meta.get(_ID, (None, None))
+    kept: tuple[str | None, ParameterSource | None] = ctx.meta.get(_ID, (None, None))
+    option, source = kept
     if value is None:
         return option
     if option not in (None, value) and source is ParameterSource.COMMANDLINE:
@@ -206,34 +206,61 @@ def workers_option(function: F) -> F:
     )(function)
 
 
-def packing_options(function: F) -> F:
-    """Add what an upload takes: `--compression`, `--chunk-size`, `--max-workers`, `--refresh`."""
-    compression = click.option(
+def upload_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add what an upload takes; the command gets it as *upload*, an `UploadOptions`."""
+
+    @click.option(
         "--compression",
         default="auto",
         show_default=True,
         metavar="HOW",
         help="auto, zstd, zstd:LEVEL or none; auto compresses where it pays.",
     )
-    chunk = click.option(
-        "--chunk-size", type=click.IntRange(1), metavar="MB", help="Size of a pack in MB.  [default: 32]"
-    )
-    refresh = click.option(
-        "--refresh", is_flag=True, help="Take files that changed since they were added as they are now."
-    )
-    return compression(chunk(workers_option(refresh(function))))
+    @click.option("--chunk-size", type=click.IntRange(1), metavar="MB", help="Size of a pack in MB.  [default: 32]")
+    @workers_option
+    @click.option("--refresh", is_flag=True, help="Take files that changed since they were added as they are now.")
+    @wraps(function)
+    def wrapped(
+        compression: str, chunk_size: int | None, max_workers: int | None, refresh: bool, **others: object
+    ) -> None:
+        from dvfs.store.codec import Compression
+        from dvfs.store.upload import UploadOptions
+
+        given: dict[str, int] = {}
+        if chunk_size is not None:
+            given["pack_bytes"] = chunk_size * 1_000_000
+        if max_workers is not None:
+            given["workers"] = max_workers
+        upload = UploadOptions(compression=Compression.parse(compression), refresh=refresh, **given)
+        function(upload=upload, **others)
+
+    return wrapped
 
 
-def scan_options(function: F) -> F:
-    """Add what reading a local tree takes: `--exclude`, `--follow-links`, `--skip-unreadable`."""
-    exclude = click.option(
+def scan_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add what reading a local tree takes; the command gets it as *scan*, a `ScanOptions`."""
+
+    @click.option(
         "--exclude",
         cls=Many,
         metavar="PATTERN...",
         help="Leave out what matches, by the rules of .gitignore; `.dvfsignore` files hold for their folder.",
     )
-    follow = click.option("--follow-links", is_flag=True, help="Take what symbolic links point to, not the links.")
-    skip = click.option(
-        "--skip-unreadable", is_flag=True, help="Leave out files that cannot be read, and special files."
-    )
-    return exclude(follow(skip(function)))
+    @click.option("--follow-links", is_flag=True, help="Take what symbolic links point to, not the links.")
+    @click.option("--skip-unreadable", is_flag=True, help="Leave out what cannot be read.")
+    @click.option("--skip-special", is_flag=True, help="Leave out fifos, sockets and devices.")
+    @wraps(function)
+    def wrapped(
+        exclude: tuple[str, ...], follow_links: bool, skip_unreadable: bool, skip_special: bool, **others: object
+    ) -> None:
+        from dvfs.store.scan import ScanOptions
+
+        scan = ScanOptions(
+            exclude=exclude,
+            follow_links=follow_links,
+            skip_unreadable=skip_unreadable,
+            skip_special=skip_special,
+        )
+        function(scan=scan, **others)
+
+    return wrapped

@@ -35,6 +35,16 @@ def origin() -> Origin:
     return Origin(command=command, commit=git_commit(), host=socket.gethostname(), runs=runs(os.environ))
 
 
+def creator() -> str:
+    """Return the name of the user, their number where they have none."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def runs(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the ids of the runs that *environ* tells of, by system."""
     return {system: environ[variable] for system, variable in RUN_VARIABLES.items() if environ.get(variable)}

@@ -46,10 +46,11 @@ class Bar:
         with self._lock:
             self._bytes += size
 
-    def on_file(self, path: bytes) -> None:
-        """Say that the file at *path* is done."""
+    def on_file(self, path: bytes, size: int) -> None:
+        """Say that the file at *path*, of *size* bytes, is done."""
         with self._lock:
             self._files += 1
+            self._bytes += size
         if self._verbose:
             self.clear()
             note(shown(path))
@@ -112,3 +113,8 @@ def progress(verbose: bool = False) -> Iterator[Bar]:
         stop.set()
         drawer.join()
         bar.clear()
+
+
+def path_printer(verbose: bool) -> Callable[[bytes], None] | None:
+    """Return what prints each path that it is called with, None unless *verbose*."""
+    return (lambda path: note(shown(path))) if verbose else None

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from dvfs.cli.options import Command, common, dataset_option, json_option, packing_options, quiet_option, verbose_option
+from dvfs.cli.options import Command, common, dataset_option, json_option, quiet_option, upload_options, verbose_option
 from dvfs.cli.output import emit, finished_fields, say, wants_json, wants_quiet
 from dvfs.cli.progress import progress
-from dvfs.cli.session import opened, packing
+from dvfs.cli.session import opened
+
+if TYPE_CHECKING:
+    from dvfs.store.upload import UploadOptions
 
 
 @click.command(cls=Command, name="close")
 @dataset_option
 @click.option("--disable-upload", is_flag=True, help="Fail where something is still to be uploaded.")
-@packing_options
+@upload_options
 @verbose_option
 @quiet_option()
 @json_option
@@ -21,19 +26,15 @@ from dvfs.cli.session import opened, packing
 def command(
     dataset: str | None,
     disable_upload: bool,
-    compression: str,
-    chunk_size: int | None,
-    max_workers: int | None,
-    refresh: bool,
+    upload: UploadOptions,
     verbose: bool,
 ) -> None:
     """Upload what is left and finalize the version: from then on nothing changes it, and it can be mounted."""
-    options = packing(compression, chunk_size, max_workers, refresh)
     with opened() as session:
         draft = session.store.draft(session.named(dataset))
         if not disable_upload:
             with progress(verbose) as bar:
-                draft.upload(options, bar)
+                draft.upload(upload, bar)
         record = draft.finalize()
     if wants_json():
         emit(finished_fields(record))

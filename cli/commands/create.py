@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from dvfs.cli.options import Command, Many, Text, common, json_option, quiet_option
-from dvfs.cli.origin import origin
+from dvfs.cli.options import Command, Many, common, json_option, quiet_option, text
+from dvfs.cli.origin import creator, origin
 from dvfs.cli.output import emit, record_fields, say, wants_json, wants_quiet
 from dvfs.cli.session import opened
 
 
 @click.command(cls=Command, name="create")
-@click.option("--project", type=Text(), metavar="PROJECT", help="Project of the dataset.  [default: the last parent's]")
-@click.option("--name", required=True, type=Text(), metavar="NAME", help="Name of the dataset.")
+@click.option("--project", type=text, metavar="PROJECT", help="Project of the dataset.  [default: the last parent's]")
+@click.option("--name", required=True, type=text, metavar="NAME", help="Name of the dataset.")
 @click.option(
-    "--version", type=Text(), metavar="VERSION", help="Version.  [default: the highest one counted up, or 1.0.0]"
+    "--version", type=text, metavar="VERSION", help="Version.  [default: the highest one counted up, or 1.0.0]"
 )
 @click.option(
     "--parents",
@@ -22,8 +22,8 @@ from dvfs.cli.session import opened
     metavar="DATASET...",
     help="Finalized versions to begin with; where they differ, the later one holds.",
 )
-@click.option("--tags", cls=Many, type=Text(), metavar="TAG...", help="Tags.")
-@click.option("--description", type=Text(), default="", metavar="TEXT", help="What it is.")
+@click.option("--tags", cls=Many, type=text, metavar="TAG...", help="Tags.")
+@click.option("--description", type=text, default="", metavar="TEXT", help="What it is.")
 @quiet_option("Print the id alone.")
 @json_option
 @common
@@ -47,7 +47,8 @@ def command(
             parents=parents,
             tags=tags,
             description=description,
-            made_by=origin(),
+            creator=creator(),
+            origin=origin(),
         ).record
         session.in_use.set(record.id)
     if wants_json():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
@@ -11,6 +12,14 @@ from dvfs.cli.output import emit, say, wants_json, wants_quiet
 from dvfs.cli.progress import progress
 from dvfs.cli.session import opened
 from dvfs.store.errors import AlreadyExists
+
+DEFAULT_WORKERS = 8
+
+
+class _Options(TypedDict):
+    part: int | None
+    num_parts: int | None
+    workers: int
 
 
 @click.command(cls=Command, name="get")
@@ -55,19 +64,13 @@ def command(
     with opened() as session, progress(verbose) as bar:
         version = session.store.version(session.named(dataset))
         try:
+            bar.on_total(version.tree.files, version.tree.size)
+            options = _Options(part=part, num_parts=num_parts, workers=max_workers or DEFAULT_WORKERS)
             if copy is not None:
-                copy_out(
-                    version,
-                    copy,
-                    overwrite=overwrite,
-                    part=part,
-                    num_parts=num_parts,
-                    workers=max_workers,
-                    progress=bar,
-                )
+                copy_out(version, copy, overwrite=overwrite, on_file=bar.on_file, **options)
                 path = copy
             else:
-                path = cached_copy(version, part=part, num_parts=num_parts, workers=max_workers, progress=bar)
+                path = cached_copy(version, session.config.cache_dir / "copies", on_file=bar.on_file, **options)
         finally:
             version.close()
     if link is not None:

@@ -50,7 +50,9 @@ def command(
     """List the files and symbolic links of a version; with --json all entries, an object a line."""
     with opened() as session:
         spec = _spec(session, dataset, project, name, version)
-        opened_version = session.store.version(spec)
+        # Of an open version, named by its id, what was uploaded so far.
+        record = session.store.resolve(spec, "finished" if "/" in spec else "any")
+        opened_version = session.store.version(record)
         try:
             lines = _changes(opened_version) if modified else _content(opened_version)
             fits = _filter(filters)
@@ -78,12 +80,19 @@ def _content(version: Version) -> Iterator[Line]:
 
 
 def _changes(version: Version) -> Iterator[Line]:
-    for difference in version.changes():
-        if difference.after is None:
-            assert difference.before is not None
+    from dvfs.store.catalog.diff import diff
+    from dvfs.store.catalog.tree import Tree
+
+    base = version.record.base
+    if base is None:
+        yield from (("added", path, entry) for path, entry in version.entries())
+        return
+    for difference in diff(Tree(base.page, version.pages.load), version.tree):
+        if difference.after is not None:
+            change = "added" if difference.before is None else "modified"
+            yield change, difference.path, difference.after
+        elif difference.before is not None:
             yield "removed", difference.path, difference.before
-        else:
-            yield "added" if difference.before is None else "modified", difference.path, difference.after
 
 
 def _filter(patterns: tuple[str, ...]) -> Callable[[bytes], bool]:
@@ -102,7 +111,9 @@ def _filter(patterns: tuple[str, ...]) -> Callable[[bytes], bool]:
 
 def _fields(change: str | None, path: bytes, entry: Entry) -> dict[str, Json]:
     kind = "file" if entry.is_file else "directory" if entry.is_dir else "symlink"
-    fields = name_fields("path", path) | {
+    fields: dict[str, Json] = {} if change is None else {"change": change}
+    fields |= name_fields("path", path)
+    fields |= {
         "kind": kind,
         "size": entry.size,
         "mode": f"{entry.mode & 0o7777:04o}",
@@ -112,7 +123,7 @@ def _fields(change: str | None, path: bytes, entry: Entry) -> dict[str, Json]:
         fields["digest"] = entry.digest.hex()
     if entry.is_link:
         fields |= name_fields("target", entry.target)
-    return fields if change is None else {"change": change} | fields
+    return fields
 
 
 def _print_table(lines: Iterator[Line], with_changes: bool) -> None:

@@ -13,8 +13,8 @@ _ROW = "{:16} | {:32} | {:16} | {:32} | {:19} | {:32}"
 
 @click.command(cls=Command, name="search")
 @click.option("--ids", cls=Many, metavar="ID...", help="Only these ids.")
-@click.option("--project", metavar="PROJECT", help="Only this project.")
-@click.option("--name", metavar="NAME", help="Only names that hold this; a regular expression.")
+@click.option("--project", metavar="PROJECT", help="Only this project, and those below it.")
+@click.option("--name", metavar="NAME", help="Only names that hold this, in any case of letters.")
 @click.option("--tags", cls=Many, metavar="TAG...", help="Only versions with all of these tags.")
 @click.option("--not-only-completed", is_flag=True, help="Open versions too.")
 @json_option

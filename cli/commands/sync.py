@@ -9,46 +9,52 @@ import click
 from dvfs.cli.options import (
     Command,
     Many,
-    Text,
     common,
     dataset_option,
     json_option,
-    packing_options,
+    local_path,
     quiet_option,
     scan_options,
+    text,
+    upload_options,
     verbose_option,
 )
-from dvfs.cli.origin import origin
+from dvfs.cli.origin import creator, origin
 from dvfs.cli.output import emit, finished_fields, say, wants_json, wants_quiet
-from dvfs.cli.paths import expanded
 from dvfs.cli.progress import path_printer, progress
-from dvfs.cli.session import Session, opened, packing, scanning
+from dvfs.cli.session import Session, opened
 
 if TYPE_CHECKING:
     from dvfs.store.draft import Draft
+    from dvfs.store.scan import ScanOptions
+    from dvfs.store.upload import UploadOptions
 
 
 @click.command(cls=Command, name="sync")
 @dataset_option
 @click.option(
-    "--folder", "folders", cls=Many, required=True, metavar="FOLDER...", help="Local folders; wildcards work."
+    "--folder",
+    "folders",
+    cls=Many,
+    type=local_path,
+    required=True,
+    metavar="FOLDER...",
+    help="Local folders; wildcards work.",
 )
+@click.option("--project", type=text, metavar="PROJECT", help="Project of a new version.  [default: the last parent's]")
+@click.option("--name", type=text, metavar="NAME", help="Name of a new version.  [default: the last parent's]")
 @click.option(
-    "--project", type=Text(), metavar="PROJECT", help="Project of a new version.  [default: the last parent's]"
-)
-@click.option("--name", type=Text(), metavar="NAME", help="Name of a new version.  [default: the last parent's]")
-@click.option(
-    "--version", type=Text(), metavar="VERSION", help="Version.  [default: the highest one counted up, or 1.0.0]"
+    "--version", type=text, metavar="VERSION", help="Version.  [default: the highest one counted up, or 1.0.0]"
 )
 @click.option("--parents", cls=Many, metavar="DATASET...", help="Finalized versions that a new one begins with.")
-@click.option("--tags", cls=Many, type=Text(), metavar="TAG...", help="Tags of a new version.")
+@click.option("--tags", cls=Many, type=text, metavar="TAG...", help="Tags of a new version.")
 @click.option(
     "--dataset-folder", default="", metavar="FOLDER", help="Folder of the dataset to compare.  [default: its root]"
 )
 @click.option("--checksum", is_flag=True, help="Compare content, not size and time of change.")
 @click.option("--skip-close", is_flag=True, help="Leave the version open.")
 @scan_options
-@packing_options
+@upload_options
 @verbose_option
 @quiet_option()
 @json_option
@@ -64,13 +70,8 @@ def command(
     dataset_folder: str,
     checksum: bool,
     skip_close: bool,
-    exclude: tuple[str, ...],
-    follow_links: bool,
-    skip_unreadable: bool,
-    compression: str,
-    chunk_size: int | None,
-    max_workers: int | None,
-    refresh: bool,
+    scan: ScanOptions,
+    upload: UploadOptions,
     verbose: bool,
 ) -> None:
     """Make a version equal to local folders: add, change and remove files, upload, and finalize it.
@@ -78,9 +79,6 @@ def command(
     With --parents, or --project and --name, a new version is made, unless nothing changed; else the open
     version DATASET is taken.
     """
-    scan = scanning(exclude, follow_links, skip_unreadable, recursive=True)
-    pack = packing(compression, chunk_size, max_workers, refresh)
-    paths = expanded(folders)
     with opened() as session:
         is_new = bool(parents) or (project is not None and name is not None)
         if is_new:
@@ -90,10 +88,14 @@ def command(
                 )
             draft = _created(session, project, name, version, parents, tags)
         else:
+            if project or name or version or tags:
+                raise click.UsageError(
+                    "a new version needs --parents, or --project and --name", click.get_current_context()
+                )
             draft = session.store.draft(session.named(dataset))
         try:
             count = draft.sync_folders(
-                paths, scan, dataset_folder=dataset_folder, checksum=checksum, on_path=path_printer(verbose)
+                folders, scan, dataset_folder=dataset_folder, checksum=checksum, on_path=path_printer(verbose)
             )
         except BaseException:
             if is_new:
@@ -110,7 +112,7 @@ def command(
         if is_new:
             session.in_use.set(draft.record.id)
         with progress(verbose) as bar:
-            draft.upload(pack, bar)
+            draft.upload(upload, bar)
         record = draft.record if skip_close else draft.finalize()
     if wants_json():
         emit(finished_fields(record) | changes)
@@ -134,5 +136,6 @@ def _created(
         version=version,
         parents=parents,
         tags=tags,
-        made_by=origin(),
+        creator=creator(),
+        origin=origin(),
     )

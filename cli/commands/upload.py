@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from dvfs.cli.options import Command, common, dataset_option, json_option, packing_options, quiet_option, verbose_option
+from dvfs.cli.options import Command, common, dataset_option, json_option, quiet_option, upload_options, verbose_option
 from dvfs.cli.output import counted, emit, say, shown_size, wants_json, wants_quiet
 from dvfs.cli.progress import progress
-from dvfs.cli.session import opened, packing
+from dvfs.cli.session import opened
+
+if TYPE_CHECKING:
+    from dvfs.store.upload import UploadOptions
 
 
 @click.command(cls=Command, name="upload")
 @dataset_option
-@packing_options
+@upload_options
 @verbose_option
 @quiet_option()
 @json_option
 @common
 def command(
     dataset: str | None,
-    compression: str,
-    chunk_size: int | None,
-    max_workers: int | None,
-    refresh: bool,
+    upload: UploadOptions,
     verbose: bool,
 ) -> None:
     """Upload what was added to a version; it stays open.
 
     Interrupted, it goes on where it stopped when it is called again.
     """
-    options = packing(compression, chunk_size, max_workers, refresh)
     with opened() as session, progress(verbose) as bar:
         draft = session.store.draft(session.named(dataset))
-        count = draft.upload(options, bar)
+        count = draft.upload(upload, bar)
     if wants_json():
         emit(
             {

@@ -1,0 +1,78 @@
+"""The program to run: `dvfs` in a process of its own, with all that it keeps in a temporary folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a run ended: its exit *code*, what it wrote to *out* and *err*."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it wrote, read as one JSON document."""
+        return json.loads(self.out)
+
+
+@dataclass(slots=True)
+class Program:
+    """Runs `dvfs` in *folder*, with *environ* as all of its environment."""
+
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *words: str | os.PathLike[str] | bytes, environ: Mapping[str, str] | None = None) -> Ran:
+        """Run `dvfs` with *words*; *environ* is added to the environment."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dvfs", *words],
+            cwd=self.folder,
+            env=self.environ | dict(environ or {}),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def ok(self, *words: str | os.PathLike[str] | bytes, environ: Mapping[str, str] | None = None) -> str:
+        """Run `dvfs` with *words*, which must end well without a word on stderr; return what it wrote."""
+        ran = self(*words, environ=environ)
+        assert (ran.code, ran.err) == (0, "")
+        return ran.out
+
+
+@pytest.fixture
+def dvfs(tmp_path: Path) -> Program:
+    """The program, on an empty folder store."""
+    work = tmp_path / "work"
+    work.mkdir()
+    return Program(
+        work,
+        {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path / "home"),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "error",
+            "DVFS_STORE": str(tmp_path / "store"),
+            "DVFS_STATE_DIR": str(tmp_path / "state"),
+            "DVFS_CACHE_DIR": str(tmp_path / "cache"),
+            "DVFS_CACHE_SIZE": "1GiB",
+            "DVFS_CONFIG": str(tmp_path / "config.toml"),
+        },
+    )
