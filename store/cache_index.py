@@ -26,8 +26,8 @@ _VERSION = 1
 _SCHEMA = (
     "CREATE TABLE block (digest BLOB PRIMARY KEY, size INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX block_used ON block (used)",
-    "CREATE TABLE total (only INTEGER PRIMARY KEY CHECK (only = 0), bytes INTEGER, blocks INTEGER)",
-    "INSERT INTO total VALUES (0, 0, 0)",
+    "CREATE TABLE total (only INTEGER PRIMARY KEY CHECK (only = 0), bytes INTEGER, blocks INTEGER, whole INTEGER)",
+    "INSERT INTO total VALUES (0, 0, 0, 0)",
     "CREATE TRIGGER block_added AFTER INSERT ON block BEGIN"
     " UPDATE total SET bytes = bytes + new.size, blocks = blocks + 1; END",
     "CREATE TRIGGER block_removed AFTER DELETE ON block BEGIN"
@@ -57,16 +57,17 @@ class Row(NamedTuple):
 
 
 class Total(NamedTuple):
-    """Sum over all blocks."""
+    """Sum over all blocks known; *is_whole* is False until the files of all folders were added to a new index."""
 
     bytes: int
     blocks: int
+    is_whole: bool
 
 
 class Index:
     """Sizes and last use of blocks. All methods raise IndexBusy; ImportError where Python has no sqlite3.
 
-    *is_new* is True after an empty index was made: the blocks on the disk have to be added to it.
+    *opened* counts how often the index was opened: another number, perhaps another index.
     Crash points: `index:before-commit`.
     """
 
@@ -80,7 +81,7 @@ class Index:
         self._identity: tuple[int, int] | None = None
         self._pid = 0
         self._in_memory = False
-        self.is_new = False
+        self.opened = 0
 
     def apply(
         self, puts: Mapping[bytes, tuple[int, int]], uses: Mapping[bytes, int], gone: Iterable[bytes] = ()
@@ -106,7 +107,13 @@ class Index:
 
     def total(self) -> Total:
         """Return bytes and number of all blocks."""
-        return Total(*self._run(lambda db: db.execute("SELECT bytes, blocks FROM total").fetchone()))
+        query = "SELECT bytes, blocks, whole FROM total"
+        size, blocks, whole = self._run(lambda db: db.execute(query).fetchone())
+        return Total(size, blocks, bool(whole))
+
+    def set_whole(self) -> None:
+        """Note that the files of all folders have been added."""
+        self._run(lambda db: db.execute("UPDATE total SET whole = 1"), write=True)
 
     def oldest(self, limit: int) -> list[Row]:
         """Return the *limit* blocks whose last use is longest ago, oldest first."""
@@ -162,6 +169,7 @@ class Index:
         where = ":memory:" if self._in_memory else self._path
         db = sqlite3.connect(where, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
         self._db, self._pid = db, os.getpid()
+        self.opened += 1
         # Not durable against a crash of the machine, which at worst costs a rebuild; kill -9 does no harm.
         db.execute("PRAGMA synchronous = OFF")
         if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
@@ -175,7 +183,6 @@ class Index:
             if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:  # else another process was faster
                 for statement in _SCHEMA:
                     db.execute(statement)
-                self.is_new = True
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:

@@ -76,7 +76,8 @@ class Keeper:
         self._next_shard = random.randrange(SHARDS)
         self._to_agree = 0
         self._dead: list[str] = []
-        self._buried = False
+        self._looked_for_dead = False
+        self._agreeing_with = 0
         self._urgent = False
         self._thread: threading.Thread | None = None
         self._pid = 0
@@ -229,22 +230,26 @@ class Keeper:
 
     def _agree(self) -> bool:
         """Make index and files of one folder agree; of all in turn after a process died or the index was lost."""
-        if not self._buried:
+        if not self._looked_for_dead:
             self._dead = self._sessions.dead()
-            self._buried = True
+            self._looked_for_dead = True
             if self._dead:
                 self._to_agree = SHARDS
-        if self._index.is_new:
-            self._index.is_new = False
+        is_whole = self._index.total().is_whole
+        is_reopened = self._agreeing_with != self._index.opened  # so that it may be another one
+        self._agreeing_with = self._index.opened
+        if (is_reopened and self._to_agree) or not (is_whole or self._to_agree):
             self._to_agree = SHARDS
         self._next_shard = (self._next_shard + 1) % SHARDS
         self._agree_shard(self._next_shard)
-        if self._to_agree:
-            self._to_agree -= 1
-            if not self._to_agree:
-                for session in self._dead:
-                    self._sessions.bury(session)
-                self._dead = []
+        if not self._to_agree or self._agreeing_with != self._index.opened:
+            return self._to_agree > 0
+        self._to_agree -= 1
+        if not self._to_agree:
+            self._index.set_whole()
+            for session in self._dead:
+                self._sessions.bury(session)
+            self._dead = []
         return self._to_agree > 0
 
     def _agree_shard(self, shard: int) -> None:

@@ -68,11 +68,11 @@ class _Flight:
 class Fetcher:
     """Blocks of the storages that *storage* returns for their tags, through *cache*.
 
-    *parallel*: most requests at a time, of which a quarter is left to callers that wait. *coalesce_gap_bytes*: two
-    blocks of a pack that lie no further apart are fetched in one request. *request_bytes*: longest background
-    request; it is reached only when the queue is so long that all threads have enough to do, and
-    *min_request_bytes* is what is fetched at once anyway. *demand_bytes*: how long the request of a caller may
-    become by wanted neighbours. *memory_bytes*: blocks kept in memory when the cache cannot store them.
+    *parallel*: most requests at a time, of which a quarter (at least one, of several) is left to callers that wait.
+    *coalesce_gap_bytes*: two blocks of a pack that lie no further apart are fetched in one request.
+    *request_bytes*: longest background request; it is reached only when the queue is so long that all threads have
+    enough to do, and *min_request_bytes* is what is fetched at once anyway. *demand_bytes*: how long the request of
+    a caller may become by wanted neighbours. *memory_bytes*: blocks kept in memory when the cache cannot store them.
     *queue_blocks*: most blocks wanted at a time.
     """
 
@@ -93,7 +93,7 @@ class Fetcher:
         self._cache = cache
         self._memory = MemoryBlocks(memory_bytes)
         self._parallel = max(1, parallel)
-        self._background = max(1, self._parallel - self._parallel // 4)
+        self._background = max(1, self._parallel - max(1, self._parallel // 4))
         self._gap_bytes = coalesce_gap_bytes
         self._request_bytes = request_bytes
         self._min_request_bytes = min_request_bytes

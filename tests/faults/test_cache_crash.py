@@ -1,0 +1,96 @@
+"""kill -9 of a reader at each named point of fetch and eviction; then all is read right and nothing is left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from dvfs.store.block import BlockRef
+from dvfs.store.cache import Cache
+from dvfs.store.fetch import Fetcher
+from dvfs.store.folder import FolderBackend
+from tests.cache_process import BLOCK_BYTES, CacheProcess
+from tests.memory_backend import store_blocks
+from tests.store.noise import noise
+
+COUNT = 40
+BUDGET = 10 * BLOCK_BYTES
+
+
+class Store:
+    """A store in a folder with one pack of 40 blocks."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / "store"
+        self.backend = FolderBackend(self.path)
+        self.blocks = [noise(BLOCK_BYTES, seed) for seed in range(COUNT)]
+        self.refs: list[BlockRef] = store_blocks(self.backend, self.blocks)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "fetch:after-temp",
+        "fetch:before-rename",
+        "fetch:after-rename",
+        "evict:before-unlink",
+        "evict:after-unlink",
+        "index:before-commit",
+    ],
+)
+def test_after_kill_9_the_next_reader_reads_all_and_nothing_is_left(
+    tmp_path: Path, store: Store, point: str, count: int
+) -> None:
+    root = tmp_path / "cache"
+    with CacheProcess(
+        "read", root, store=store.path, refs=store.refs, budget=BUDGET, crash=[point, count], want=count > 1
+    ) as reader:
+        assert reader.answer() is None
+        assert reader.wait() == -signal.SIGKILL
+    left = os.listdir(root / "tmp")
+    assert (point in ("fetch:after-temp", "fetch:before-rename")) <= (left != [])
+
+    cache = Cache(root, budget_bytes=BUDGET, reserve_bytes=0)
+    assert os.listdir(root / "tmp") == []
+    fetcher = Fetcher(lambda tag: store.backend, cache)
+    assert [fetcher.block(ref) for ref in store.refs] == store.blocks
+    fetcher.close()
+    info = cache.info()
+    on_disk = list((root / "blocks").glob("*/*"))
+    assert info.blocks == len(on_disk)
+    assert info.bytes == sum(path.stat().st_size for path in on_disk) <= BUDGET
+    report = cache.verify()
+    assert (report.blocks, report.damaged, report.strays) == (info.blocks, (), 0)
+    cache.close()
+    assert os.listdir(root / "sessions") == []
+
+
+def test_a_reader_goes_on_while_another_is_killed_in_the_middle(tmp_path: Path, store: Store) -> None:
+    root = tmp_path / "cache"
+    with (
+        CacheProcess("read", root, store=store.path, refs=store.refs, crash=["fetch:before-rename", 10]) as killed,
+        CacheProcess("read", root, store=store.path, refs=store.refs) as reader,
+    ):
+        answer = reader.answer()
+        assert answer["right"] == COUNT
+        assert answer["requests"] <= COUNT
+        assert reader.wait() == 0
+        assert killed.wait() in (0, -signal.SIGKILL)
+
+
+def test_a_reader_goes_on_while_another_is_stopped_in_a_fetch(tmp_path: Path, store: Store) -> None:
+    root = tmp_path / "cache"
+    with CacheProcess("hold", root, refs=store.refs) as holder:
+        assert holder.answer() == {"held": True}
+        os.kill(holder.pid, signal.SIGSTOP)
+        with CacheProcess("read", root, store=store.path, refs=store.refs, lock_wait=0.05) as reader:
+            assert reader.answer() == {"requests": COUNT, "right": COUNT}
