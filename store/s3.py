@@ -65,15 +65,26 @@ class S3Options:
 class S3Backend:
     """The `Backend` protocol below *prefix* ("" or without slashes at its ends) of *bucket*."""
 
-    def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None) -> None:
-        """Make the client; no request is made. Raises InvalidInput on settings that cannot be."""
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        options: S3Options | None = None,
+        *,
+        client: S3Client | None = None,
+    ) -> None:
+        """Make the client unless *client* is handed in, to be shared; no request is made.
+
+        Raises InvalidInput on settings that cannot be.
+        """
         self._options = options or S3Options()
         self._bucket = bucket
         self._prefix = prefix + "/" if prefix else ""
         self._payer: dict[str, Any] = {"RequestPayer": "requester"} if self._options.requester_pays else {}
         self._write_args = self._payer | _encryption(self._options)
+        self._owns_client = client is None
         with self._errors("cannot open", ""):
-            self._client = _make_client(self._options)
+            self._client = client or make_client(self._options)
 
     @property
     def url(self) -> str:
@@ -127,21 +138,29 @@ class S3Backend:
                 raise
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See `Backend.list`."""
+        """See `Backend.list`. All keys are fetched before the first is yielded, some 300 bytes each.
+
+        Not every server lists in order of key as S3 does: SeaweedFS lists by directory, `a/x` before `a-b`.
+        """
         args: dict[str, Any] = {
             "Bucket": self._bucket,
             "Prefix": self._prefix + prefix,
             "MaxKeys": self._options.list_page,
             **self._payer,
         }
+        found: list[ObjectInfo] = []
         while True:
             with self._errors("cannot list", prefix):
                 page = self._client.list_objects_v2(**args)
-            for item in page.get("Contents", ()):
-                yield ObjectInfo(item["Key"][len(self._prefix) :], _bare(item["ETag"]), item["Size"])
+            found += [
+                ObjectInfo(item["Key"][len(self._prefix) :], _bare(item["ETag"]), item["Size"])
+                for item in page.get("Contents", ())
+            ]
             if not page.get("IsTruncated"):
-                return
+                break
             args["ContinuationToken"] = page["NextContinuationToken"]
+        found.sort(key=lambda item: item.key)
+        yield from found
 
     def head(self, key: str) -> ObjectInfo:
         """See `Backend.head`."""
@@ -159,8 +178,9 @@ class S3Backend:
                     raise
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections, if no others share them."""
+        if self._owns_client:
+            self._client.close()
 
     def _put(self, key: str, data: Buffer, condition: dict[str, Any]) -> str:
         body = data if isinstance(data, bytes) else bytes(data)
@@ -208,7 +228,8 @@ class S3Backend:
             raise Unavailable(f"{message}: {exc}") from exc
 
 
-def _make_client(options: S3Options) -> S3Client:
+def make_client(options: S3Options) -> S3Client:
+    """Return a client for *options*. Raises botocore's exceptions."""
     import botocore.session
     from botocore.config import Config
 

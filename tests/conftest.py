@@ -1,0 +1,127 @@
+"""Fixtures of all tests: a clean environment, folder and S3 stores.
+
+    store_url, store_backend      each test runs on a folder and on S3
+    folder_backend                a bare FolderBackend
+    s3_url, s3_backend            a fresh prefix of the bucket; AWS_* is set for this process and those it starts
+    s3_readonly                   the same prefix with credentials that may only read
+    private_s3_server             a server that a test may pause, resume, stop and start
+
+The servers start when the first test asks for one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dvfs.store.backend import Backend
+from dvfs.store.folder import FolderBackend
+from dvfs.store.s3 import S3Backend, S3Options, make_client
+from dvfs.store.url import open_backend
+from tests.seaweed import SeaweedServer
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    """Nothing of the developer's AWS or dvfs settings reaches a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("AWS_", "DVFS_")):
+                patch.delenv(name)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    """An S3 server shared by all tests."""
+    server = SeaweedServer(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def _private_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    server = SeaweedServer(tmp_path_factory.mktemp("private-s3"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def private_s3_server(_private_server: SeaweedServer) -> Iterator[SeaweedServer]:
+    """An S3 server for this test alone to `pause`, `resume`, `stop` and `start`."""
+    if not _private_server.is_running:
+        _private_server.start()
+    yield _private_server
+    if _private_server.is_running:
+        _private_server.resume()
+
+
+@pytest.fixture(scope="session")
+def _s3_clients(s3_server: SeaweedServer) -> Iterator[dict[str, S3Client]]:
+    """A client of each identity: making one costs more than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment().items():
+            patch.setenv(name, value)
+        clients = {name: make_client(S3Options(profile=name)) for name in ("writer", "reader")}
+    yield clients
+    for client in clients.values():
+        client.close()
+
+
+@pytest.fixture
+def s3_url(s3_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a fresh prefix, reachable with the AWS_* variables that are set with it."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.bucket}/{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def s3_backend(s3_url: str, _s3_clients: dict[str, S3Client]) -> S3Backend:
+    """A bare S3Backend on `s3_url`."""
+    return _s3_backend(s3_url, _s3_clients["writer"])
+
+
+@pytest.fixture
+def s3_readonly(s3_url: str, _s3_clients: dict[str, S3Client]) -> S3Backend:
+    """A bare S3Backend on `s3_url` that is allowed to read and list."""
+    return _s3_backend(s3_url, _s3_clients["reader"])
+
+
+@pytest.fixture
+def folder_backend(tmp_path: Path) -> FolderBackend:
+    """A bare FolderBackend on a folder that is not there yet."""
+    return FolderBackend(tmp_path / "store")
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store, of each kind."""
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3_url"))
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def store_backend(store_url: str) -> Iterator[Backend]:
+    """The backend of `store_url` as the program opens it."""
+    backend = open_backend(store_url)
+    yield backend
+    backend.close()
+
+
+def _s3_backend(url: str, client: S3Client) -> S3Backend:
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return S3Backend(bucket, prefix, client=client)
