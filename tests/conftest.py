@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from dvfs.store.backend import Backend
 from dvfs.store.folder import FolderBackend
@@ -27,6 +28,10 @@ from tests.seaweed import SeaweedServer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,238 @@
+"""Records in a store: written by compare-and-swap, found by id, name or tag, listed with one LIST.
+
+Thread-safe. A read with the store out of reach answers from the local cache for finished versions, which change only in
+their labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from dvfs.store import version_number
+from dvfs.store.backend import Backend
+from dvfs.store.errors import AlreadyExists, Conflict, Corrupt, InvalidInput, NotFound, Unavailable, WrongState
+from dvfs.store.ids import VersionId, is_version_id
+from dvfs.store.names import Names
+from dvfs.store.record import Record, decode, encode
+from dvfs.store.record_cache import RecordCache
+
+Want = Literal["finished", "open", "any"]
+"""Which versions a name stands for: those to read, those to change, or all."""
+
+_ATTEMPTS = 50
+_PARALLEL = 16
+_PREFIX = re.compile(r"[0-9a-f]{4,31}")
+_FORMS = "a dataset is named by id, unique id prefix, project/name, project/name@version or tag:TAG"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as it was read, with the *etag* to replace it by."""
+
+    record: Record
+    etag: str
+
+
+class Records:
+    """The records in the store behind *backend*."""
+
+    def __init__(self, backend: Backend, cache: RecordCache) -> None:
+        self._backend = backend
+        self._cache = cache
+        self.names = Names(backend)
+
+    def load(self, version: VersionId) -> Stored:
+        """Return the record of *version*, deleted ones too. Raises NotFound, Corrupt, Unavailable."""
+        try:
+            blob = self._backend.get(_key(version))
+        except NotFound as exc:
+            raise NotFound(f"no dataset with id {version}", hint="`dvfs search` lists what is there") from exc
+        record = decode(blob.data, version)
+        self._cache.put([(version, blob.etag, blob.data)])
+        return Stored(record, blob.etag)
+
+    def read(self, version: VersionId) -> Record:
+        """Return the record of *version*, from the local cache if the store is out of reach and it is finished."""
+        try:
+            return self.load(version).record
+        except Unavailable:
+            known = self._cache.get(version)
+            if known is None:
+                raise
+            record = decode(known[1], version)
+            if not record.status.is_finished:
+                raise
+            return record
+
+    def insert(self, record: Record, version: str | None) -> Record:
+        """Claim *version* (the next number when None) of the record's name and write the record; return it.
+
+        Raises AlreadyExists when the version is taken.
+        """
+        number = self.names.claim(record.project, record.name, version, record.id)
+        record = record.with_fields(version=number)
+        body = encode(record)
+        etag = self._backend.put_if_absent(_key(record.id), body)
+        self._cache.put([(record.id, etag, body)])
+        return record
+
+    def update(self, version: VersionId, change: Callable[[Record], Record]) -> Record:
+        """Replace the record of *version* by what *change* makes of it; return that.
+
+        *change* is called again with the newer record when somebody else was faster, and may raise. A record that it
+        returns as it was is not written. Raises Conflict when others are faster each time.
+        """
+        for _ in range(_ATTEMPTS):
+            stored = self.load(version)
+            changed = change(stored.record)
+            if changed == stored.record:
+                return changed
+            body = encode(changed)
+            try:
+                etag = self._backend.replace_if(_key(version), body, stored.etag)
+            except Conflict:
+                continue
+            self._cache.put([(version, etag, body)])
+            return changed
+        raise Conflict(f"the record of {version} changes faster than it can be written ({_ATTEMPTS} attempts)")
+
+    def erase(self, record: Record) -> None:
+        """Remove the record of an open version that nobody refers to, and its claim."""
+        self._backend.delete(_key(record.id))
+        self.names.release(record.project, record.name, record.version)
+        self._cache.remove([record.id])
+
+    def all(self) -> list[Record]:
+        """Return every record but the deleted ones, oldest first: one LIST, and a GET for each that changed."""
+        listed = {
+            name: item.etag
+            for item in self._backend.list("datasets/")
+            if is_version_id(name := item.key.removeprefix("datasets/").removesuffix(".json"))
+        }
+        known = self._cache.get_all()
+        changed = [name for name, etag in listed.items() if name not in known or known[name][0] != etag]
+        bodies = {name: known[name][1] for name in listed.keys() & known.keys()}
+        if changed:
+            bodies.update(self._fetch(changed))
+        gone = known.keys() - listed.keys()
+        if gone:
+            self._cache.remove(gone)
+        records = [decode(body, name) for name, body in bodies.items()]
+        live = [record for record in records if record.status != "deleted"]
+        return sorted(live, key=lambda record: (record.created_ns, record.id))
+
+    def _fetch(self, versions: list[str]) -> dict[str, bytes]:
+        def fetch(version: str) -> tuple[str, str, bytes] | None:
+            try:
+                blob = self._backend.get(f"datasets/{version}.json")
+            except NotFound:
+                return None  # erased between the list and the look
+            return version, blob.etag, blob.data
+
+        with ThreadPoolExecutor(min(_PARALLEL, len(versions))) as pool:
+            found = [item for item in pool.map(fetch, versions) if item is not None]
+        self._cache.put(found)
+        return {version: body for version, _, body in found}
+
+    def resolve(self, spec: str, want: Want = "any") -> Record:
+        """Return the record that *spec* names: an id, a unique prefix of one, project/name[@version] or tag:TAG.
+
+        A name without a version stands for its highest version among those that *want* asks for; a tag for the newest
+        that has it. Raises NotFound, WrongState when what is named is not what *want* asks for, InvalidInput.
+        """
+        record = self._find(spec, want)
+        if record.status == "deleted":
+            raise NotFound(f"dataset {spec} is deleted")
+        check_state(record, want)
+        return record
+
+    def _find(self, spec: str, want: Want) -> Record:
+        if spec.startswith("tag:"):
+            return self._tagged(spec.removeprefix("tag:"), want)
+        if is_version_id(spec):
+            return self.read(VersionId(spec))
+        if "/" in spec:
+            return self._named(spec, want)
+        if _PREFIX.fullmatch(spec):
+            return self._prefixed(spec)
+        raise NotFound(f"no dataset is named {spec!r}", hint=_FORMS)
+
+    def _prefixed(self, prefix: str) -> Record:
+        found = [
+            name
+            for item in self._backend.list(f"datasets/{prefix}")
+            if is_version_id(name := item.key.removeprefix("datasets/").removesuffix(".json"))
+        ]
+        if not found:
+            raise NotFound(f"no dataset whose id starts with {prefix}", hint="`dvfs search` lists what is there")
+        if len(found) > 1:
+            raise InvalidInput(f"{len(found)} ids start with {prefix}", hint="give more digits")
+        return self.read(VersionId(found[0]))
+
+    def _tagged(self, tag: str, want: Want) -> Record:
+        found = [record for record in self.all() if tag in record.tags]
+        if not found:
+            raise NotFound(f"no dataset has the tag {tag!r}")
+        fitting = [record for record in found if fits(record, want)]
+        return (fitting or found)[-1]
+
+    def _named(self, spec: str, want: Want) -> Record:
+        project, _, rest = spec.rpartition("/")
+        name, at, version = rest.rpartition("@")
+        if at:
+            try:
+                return self.read(self.names.holder(project, name, version))
+            except NotFound as exc:
+                raise NotFound(f"no version {version} of dataset {project}/{name}") from exc
+        newest: Record | None = None
+        for _, holder in self.names.holders(project, rest):
+            try:
+                record = self.read(holder)
+            except NotFound:
+                continue  # a claim without a record
+            if record.status == "deleted":
+                continue
+            if fits(record, want):
+                return record
+            newest = newest or record
+        if newest is None:
+            raise NotFound(f"no dataset {spec}", hint="`dvfs search` lists what is there")
+        return newest
+
+
+def fits(record: Record, want: Want) -> bool:
+    """Tell whether *record* is one of those that *want* asks for."""
+    if want == "finished":
+        return record.status.is_finished
+    return want == "any" or record.status.is_open
+
+
+def check_state(record: Record, want: Want) -> None:
+    """Raise WrongState unless *record* is one of those that *want* asks for."""
+    if fits(record, want):
+        return
+    if want == "finished":
+        raise WrongState(
+            f"dataset {record.title} ({record.id}) is not finished: {record.status}",
+            hint=f"`dvfs close --id {record.id}` finishes it",
+        )
+    raise WrongState(
+        f"dataset {record.title} ({record.id}) is {record.status} and can no longer be changed",
+        hint=f"`dvfs create --parents {record.id}` makes a child version",
+    )
+
+
+def newest_numbers(records: Iterable[Record]) -> list[Record]:
+    """Return *records* sorted by version number, the highest last."""
+    return sorted(records, key=lambda record: version_number.order(record.version))
+
+
+def _key(version: VersionId) -> str:
+    return f"datasets/{version}.json"
+
+
+__all__ = ["AlreadyExists", "Corrupt", "Records", "Stored", "Want", "check_state", "fits", "newest_numbers"]
