@@ -224,6 +224,8 @@ class S3Backend:
             ValueError,  # "Invalid endpoint"
         ) as exc:
             raise InvalidInput(f"{message}: {exc}") from exc
+        except KeyError as exc:
+            raise Unavailable(f"{message}: the answer has no {exc}") from exc
         except exceptions.BotoCoreError as exc:  # connections, timeouts, short bodies, answers that do not parse
             raise Unavailable(f"{message}: {exc}") from exc
 

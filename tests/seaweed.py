@@ -91,6 +91,7 @@ class SeaweedServer:
             "AWS_SHARED_CREDENTIALS_FILE": str(self.credentials_file),
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
         }
 
     def start(self) -> None:
