@@ -1,8 +1,8 @@
 """Keeps the cache within its budget and its index true, outside the readers' path.
 
 One daemon thread a process, started at the first need (so a process may fork before), which works in bounded
-steps: it writes what readers noted to the index, makes one of the 256 folders and the index agree, and evicts at
-most a batch of blocks, least recently used first. Several processes do this on one cache at the same time: an
+steps: it writes what readers noted to the index, evicts at most a batch of blocks, least recently used first, and
+at times makes one of the 256 folders and the index agree. Several processes do this on one cache at the same time: an
 unlinked file is counted out of the index once, by whoever removes its row first.
 
 Thread-safe. `note_*` and `wake` never touch the disk.
@@ -73,6 +73,7 @@ class Keeper:
         self._bytes = 0
         self._limit: int | None = None
         self._step_lock = threading.Lock()
+        self._sweep_at = 0.0
         self._next_shard = random.randrange(SHARDS)
         self._to_agree = 0
         self._dead: list[str] = []
@@ -141,12 +142,16 @@ class Keeper:
             return None
 
     def step(self, *, sweep: bool = False) -> bool:
-        """Do a bounded piece of the work, with *sweep* looking at all open blocks; return True when more waits."""
+        """Do a bounded piece of the work; return True when more is waiting.
+
+        With *sweep* look at all open blocks and one of the folders too, which takes ms rather than µs.
+        """
         with self._step_lock:
             try:
                 if sweep:
+                    self._sweep_at = self._clock.monotonic() + self._interval_seconds
                     self._files.sweep_open()
-                return self._step()
+                return self._step(sweep)
             except IndexBusy as exc:
                 self._log.warning("busy", "cache index: %s; trying again later", exc)
             except ImportError as exc:
@@ -164,17 +169,15 @@ class Keeper:
             self._lock.notify_all()
         if thread is not None and self._pid == os.getpid():
             thread.join()
-        with self._lock:
-            self._closed = False
-            noted = bool(self._puts or self._uses)
-        if noted or thread is not None:
-            self.settle()
+        if thread is not None or self._puts or self._uses:
+            self.settle()  # which starts no thread, closed as this still is
         if not self._puts:  # else the marker tells the next process to look for blocks that the index lacks
             try:
                 self._sessions.end()
             except OSError as exc:
                 self._log.warning("session", "cache %s: the session cannot be ended: %s", self._root, exc)
         self._index.close()
+        self._closed = False
 
     def _start(self) -> None:
         if self._thread is not None and self._pid == os.getpid():
@@ -189,9 +192,9 @@ class Keeper:
     def _run(self) -> None:
         while self._wait_for_work():
             try:
-                more = self.step(sweep=True)
+                more = True
                 while more and not self._closed:
-                    more = self.step()
+                    more = self.step(sweep=self._clock.monotonic() >= self._sweep_at)
             except Exception:
                 _log.exception("cache %s: upkeep failed", self._root)
 
@@ -205,13 +208,13 @@ class Keeper:
             self._urgent = False
             return not self._closed
 
-    def _step(self) -> bool:
+    def _step(self, sweep: bool) -> bool:
         with self._lock:
             puts, self._puts = self._puts, {}
             uses, self._uses = self._uses, {}
         try:
             self._index.apply(puts, uses)
-            agreeing = self._agree()
+            agreeing = self._agree(sweep)
             total = self._index.total()
         except BaseException:
             self._take_back(puts, uses)
@@ -228,7 +231,7 @@ class Keeper:
             self._puts = puts | self._puts
             self._uses = uses | self._uses
 
-    def _agree(self) -> bool:
+    def _agree(self, sweep: bool) -> bool:
         """Make index and files of one folder agree; of all in turn after a process died or the index was lost."""
         if not self._looked_for_dead:
             self._dead = self._sessions.dead()
@@ -240,6 +243,8 @@ class Keeper:
         self._agreeing_with = self._index.opened
         if (is_reopened and self._to_agree) or not (is_whole or self._to_agree):
             self._to_agree = SHARDS
+        if not (self._to_agree or sweep):
+            return False
         self._next_shard = (self._next_shard + 1) % SHARDS
         self._agree_shard(self._next_shard)
         if not self._to_agree or self._agreeing_with != self._index.opened:

@@ -257,7 +257,7 @@ class Fetcher:
                 # Somebody may have been faster.
                 data = self._memory.get(ref.digest) or self._cache.get(ref.digest)
                 if data is not None:
-                    self._land(ref, flight, data)
+                    flight.data = data
                     return
                 with self._turn():
                     riders = self._take_riders(ref, flights)
@@ -266,7 +266,7 @@ class Fetcher:
         except Exception as exc:
             self._fail(flights, exc)
         finally:
-            self._abandon(flights)
+            self._end(flights)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -321,7 +321,7 @@ class Fetcher:
             except Exception as exc:
                 self._fail(flights, exc)
             finally:
-                self._abandon(flights)
+                self._end(flights)
                 with self._state:
                     self._busy -= 1
                     self._busy_background -= 1
@@ -364,7 +364,7 @@ class Fetcher:
                     wanted.append(ref)
                     locks.push(lock.pop_all())
                     continue
-            self._abandon({ref.digest: flights.pop(ref.digest)})
+            self._end({ref.digest: flights.pop(ref.digest)})
         return wanted
 
     def _request(self, run: list[BlockRef], flights: dict[bytes, _Flight]) -> None:
@@ -374,16 +374,12 @@ class Fetcher:
             if isinstance(data, Corrupt):
                 self._fail({ref.digest: flight}, data)
                 continue
+            flight.data = data
+            flight.done.set()  # who waits need not wait for the disk; who comes meanwhile finds the flight
             if not self._cache.put(ref.digest, data):
                 self._memory.put(ref.digest, data)
-            self._land(ref, flight, data)
+            self._end({ref.digest: flight})
         self._once.forget(("fetch", Unavailable))
-
-    def _land(self, ref: BlockRef, flight: _Flight, data: bytes) -> None:
-        with self._state:
-            self._flights.pop(ref.digest, None)
-        flight.data = data
-        flight.done.set()
 
     def _fail(self, flights: dict[bytes, _Flight], exc: Exception) -> None:
         """Give *exc* to all who wait for those *flights* that did not land, and to the log."""
@@ -393,25 +389,23 @@ class Fetcher:
             error = Internal(f"fetching a block failed: {exc!r}")
             error.__cause__ = exc
         failed = 0
-        for digest, flight in flights.items():
+        for flight in flights.values():
             if not flight.done.is_set():
                 failed += 1
-                with self._state:
-                    self._flights.pop(digest, None)
                 flight.error = error
-                flight.done.set()
+        self._end(flights)
         with self._state:
             self._errors += failed
         if failed:
             cause = error.message if isinstance(error, Corrupt) else type(error)
             self._once.warning(("fetch", cause), "blocks cannot be fetched: %s", error)
 
-    def _abandon(self, flights: dict[bytes, _Flight]) -> None:
-        """Let those *flights* that neither landed nor failed be tried by whoever waits for them."""
-        for digest, flight in flights.items():
-            if not flight.done.is_set():
-                with self._state:
-                    self._flights.pop(digest, None)
+    def _end(self, flights: dict[bytes, _Flight]) -> None:
+        """End *flights*; those that neither landed nor failed are tried by whoever waits for them."""
+        with self._state:
+            for digest, flight in flights.items():
+                if self._flights.get(digest) is flight:
+                    del self._flights[digest]
                 flight.done.set()
 
     def _count_hit(self) -> None:

@@ -383,6 +383,15 @@ def test_the_budget_holds_by_itself(tmp_path: Path) -> None:
     assert 0 < len(files) <= 4
 
 
+def test_nothing_works_on_after_close(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, budget_bytes=1 << 30, reserve_bytes=0)
+    for digest, data in make_blocks(200).items():
+        cache.put(digest, data)
+    cache.close()
+    assert "dvfs-cache" not in [thread.name for thread in threading.enumerate()]
+    shutil.rmtree(tmp_path)
+
+
 def test_last_use_outlives_the_process(tmp_path: Path, filled: dict[bytes, bytes]) -> None:
     digests = list(filled)
     os.utime(block_path(tmp_path, digests[0]))

@@ -442,6 +442,20 @@ def test_a_wanted_block_that_is_asked_for_does_not_wait_for_the_queue(setup: Set
     assert [start // (8 * KIB) for _, start, _ in setup.backend.gets] == [0, 7, 1, 2, 3, 4, 5, 6]
 
 
+def test_a_caller_goes_before_the_queue(setup: Setup) -> None:
+    gate = setup.backend.on_get = Gate()
+    fetcher = setup.fetcher(parallel=1, min_request_bytes=1, request_bytes=1, demand_bytes=1)
+    fetcher.want(setup.refs[:4])
+    gate.wait_inside(1)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(fetcher.block, setup.refs[9])
+        wait_until(lambda: fetcher._waiting == 1)
+        gate.open()
+        assert answer.result() == setup.blocks[9]
+    assert fetcher.wait_idle(60)
+    assert [start // (8 * KIB) for _, start, _ in setup.backend.gets] == [0, 9, 1, 2, 3]
+
+
 def test_wanted_neighbours_ride_along_with_a_caller(setup: Setup) -> None:
     gate = setup.backend.on_get = Gate()
     fetcher = setup.fetcher(parallel=2, min_request_bytes=1, request_bytes=1, demand_bytes=4 * 8 * KIB)
