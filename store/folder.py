@@ -180,23 +180,16 @@ class FolderBackend:
     def head(self, key: str) -> ObjectInfo:
         """See `Backend.head`."""
         with self._errors(f"cannot look at {key}"):
-            path = self._path(key)
-            top = self._top(key) if self._is_mutable(key) else 0
-            with suppress(*_MISSING):
-                status = os.lstat(self._generation(key, top) if top else path)
-                if not self._is_mutable(key) and stat.S_ISREG(status.st_mode):
-                    return ObjectInfo(key, _stat_etag(status), status.st_size)
-                cached = self._etags.get(key)
-                if cached is not None and cached[0] == _identity(status):
-                    return ObjectInfo(key, cached[1], status.st_size)
             fd, _generation = self._open(key)
             try:
                 status = os.fstat(fd)
                 if not self._is_mutable(key):
                     return ObjectInfo(key, _stat_etag(status), status.st_size)
-                etag = _hash(_pread(fd, 0, status.st_size))
-                if self._clock.now_ns() - status.st_mtime_ns > _RACY_NS:
-                    self._etags[key] = _identity(status), etag
+                etag = self._known_etag(key, status)
+                if etag is None:
+                    etag = _hash(_pread(fd, 0, status.st_size))
+                    if self._clock.now_ns() - status.st_mtime_ns > _RACY_NS:
+                        self._etags[key] = _identity(status), etag
                 return ObjectInfo(key, etag, status.st_size)
             finally:
                 os.close(fd)
@@ -277,6 +270,7 @@ class FolderBackend:
     def _walk(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
         """Yield what is below *folder* (a key ending in `/`, or "") and starts with *prefix*."""
         names: set[str] = set()
+        tops: dict[str, int] = {}
         for entry in _scan(f"{self._base}/{folder}"):
             if entry.is_dir(follow_symlinks=False):
                 if folder or entry.name not in _OWN:
@@ -286,8 +280,7 @@ class FolderBackend:
         for entry in _scan(f"{self._base}/generations/{folder}"):
             match = _GENERATION.fullmatch(entry.name)
             if match:
-                key, number = folder + match[1], int(match[2])
-                self._tops[key] = max(number, self._tops.get(key, 0))
+                tops[match[1]] = max(int(match[2]), tops.get(match[1], 0))
                 names.add(match[1])
             elif entry.is_dir(follow_symlinks=False):
                 names.add(entry.name + "/")
@@ -296,9 +289,27 @@ class FolderBackend:
             if name.endswith("/"):
                 if key.startswith(prefix) or prefix.startswith(key):
                     yield from self._walk(key, prefix)
-            elif key.startswith(prefix) and _is_key(key):
-                with suppress(NotFound):
-                    yield self.head(key)
+            elif key.startswith(prefix) and _COMPONENT.fullmatch(name):
+                info = self._listed(key, tops.get(name, 0))
+                if info is not None:
+                    yield info
+
+    def _listed(self, key: str, top: int) -> ObjectInfo | None:
+        """Return what `head` says of *key*, known to have generation *top*; None when it is gone."""
+        try:
+            status = os.lstat(self._generation(key, top) if top else f"{self._base}/{key}")
+            if stat.S_ISLNK(status.st_mode):
+                return None
+            if not self._is_mutable(key):
+                return ObjectInfo(key, _stat_etag(status), status.st_size)
+            etag = self._known_etag(key, status)
+            return ObjectInfo(key, etag, status.st_size) if etag is not None else self.head(key)
+        except (NotFound, *_MISSING):
+            return None
+
+    def _known_etag(self, key: str, status: os.stat_result) -> str | None:
+        known = self._etags.get(key)
+        return known[1] if known is not None and known[0] == _identity(status) else None
 
     # Writing
 
