@@ -1,0 +1,193 @@
+/*
+ * Zero-message opens, for pyfuse3 as it is.
+ *
+ * A kernel that gets ENOSYS for OPEN and OPENDIR stops sending them, and then has no file handle to give: `fi->fh` is 0
+ * in READ and READDIRPLUS. pyfuse3 hands its `read` and `readdir` nothing but that handle. This library, loaded with
+ * RTLD_GLOBAL before pyfuse3 is, stands before libfuse's `fuse_session_new` and wraps the operations given to it: a
+ * handle of 0 becomes the inode number. It also
+ *   - asks, at INIT, for cached symbolic links and a longer queue of background requests;
+ *   - answers what tools ask of every file (ACLs, security labels) without waking Python: no entry has such attributes;
+ *   - makes the device non-blocking: a request that was withdrawn between poll and read would otherwise leave pyfuse3
+ *     waiting in read(2) with the interpreter's lock held. pyfuse3 tries again on EINTR, so EAGAIN becomes that.
+ *
+ * libfuse is found as the caller's own: in the dependencies of the library that called. One session a process.
+ */
+#define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64
+#define FUSE_USE_VERSION 35
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse3/fuse_lowlevel.h>
+#include <string.h>
+
+/* Newer headers make these names macros or inline functions. */
+#undef fuse_session_new
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT int dvfs_zeroopen_sessions = 0;
+EXPORT unsigned dvfs_zeroopen_max_background = 64;
+
+static struct fuse_lowlevel_ops original;
+static int (*reply_err)(fuse_req_t, int);
+static int is_nonblocking;
+
+/* Returns what the library that called, at *caller*, would have called itself. */
+static void *callers(const void *caller, const char *name)
+{
+    Dl_info found;
+    void *library, *function = NULL;
+
+    if (dladdr(caller, &found) && (library = dlopen(found.dli_fname, RTLD_LAZY | RTLD_NOLOAD)) != NULL) {
+        function = dlsym(library, name);
+        dlclose(library); /* it stays: its own code is running */
+    }
+    return function;
+}
+
+static void wrapped_init(void *userdata, struct fuse_conn_info *conn)
+{
+    if (original.init)
+        original.init(userdata, conn);
+    conn->want |= conn->capable & FUSE_CAP_CACHE_SYMLINKS;
+    conn->max_background = dvfs_zeroopen_max_background;
+    conn->congestion_threshold = dvfs_zeroopen_max_background * 3 / 4;
+}
+
+static void wrapped_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    if (fi->fh == 0)
+        fi->fh = ino;
+    original.read(req, ino, size, off, fi);
+}
+
+static void wrapped_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    if (fi->fh == 0)
+        fi->fh = ino;
+    original.readdir(req, ino, size, off, fi);
+}
+
+static void wrapped_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    if (fi->fh == 0)
+        fi->fh = ino;
+    original.readdirplus(req, ino, size, off, fi);
+}
+
+static void wrapped_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    if (strncmp(name, "security.", 9) == 0 || strncmp(name, "system.", 7) == 0)
+        reply_err(req, ENODATA);
+    else
+        original.getxattr(req, ino, name, size);
+}
+
+static int wrap(const void *caller, const struct fuse_lowlevel_ops *op, size_t op_size, struct fuse_lowlevel_ops *out)
+{
+    if (op == NULL || op_size > sizeof(*out) || op->read == wrapped_read)
+        return 0;
+    memset(out, 0, sizeof(*out));
+    memcpy(out, op, op_size);
+    original = *out;
+    out->init = wrapped_init;
+    if (out->read)
+        out->read = wrapped_read;
+    if (out->readdir)
+        out->readdir = wrapped_readdir;
+    if (out->readdirplus)
+        out->readdirplus = wrapped_readdirplus;
+    reply_err = (int (*)(fuse_req_t, int))callers(caller, "fuse_reply_err");
+    if (out->getxattr && reply_err)
+        out->getxattr = wrapped_getxattr;
+    is_nonblocking = 0;
+    return 1;
+}
+
+/* Up to libfuse 3.16, and the symbol that 3.17 keeps for programs built with them. */
+EXPORT struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *op,
+                                             size_t op_size, void *userdata)
+{
+    typedef struct fuse_session *(*function)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t, void *);
+    const void *caller = __builtin_return_address(0);
+    function real = (function)callers(caller, "fuse_session_new");
+    struct fuse_lowlevel_ops ops;
+    struct fuse_session *session;
+
+    if (real == NULL)
+        return NULL;
+    if (!wrap(caller, op, op_size, &ops))
+        return real(args, op, op_size, userdata);
+    session = real(args, &ops, op_size, userdata);
+    dvfs_zeroopen_sessions += session != NULL;
+    return session;
+}
+
+/* libfuse 3.17 and later, for programs built with it; the first of them had another name for it. */
+typedef struct fuse_session *(*versioned)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t, const void *,
+                                          void *);
+
+static struct fuse_session *new_versioned(const char *name, const void *caller, struct fuse_args *args,
+                                          const struct fuse_lowlevel_ops *op, size_t op_size, const void *version,
+                                          void *userdata)
+{
+    versioned real = (versioned)callers(caller, name);
+    struct fuse_lowlevel_ops ops;
+    struct fuse_session *session;
+
+    if (real == NULL)
+        return NULL;
+    if (!wrap(caller, op, op_size, &ops))
+        return real(args, op, op_size, version, userdata);
+    session = real(args, &ops, op_size, version, userdata);
+    dvfs_zeroopen_sessions += session != NULL;
+    return session;
+}
+
+#define VERSIONED(alias, symbol)                                                                                       \
+    EXPORT struct fuse_session *alias(struct fuse_args *args, const struct fuse_lowlevel_ops *op, size_t op_size,      \
+                                      const void *version, void *userdata) __asm__(symbol);                            \
+    EXPORT struct fuse_session *alias(struct fuse_args *args, const struct fuse_lowlevel_ops *op, size_t op_size,      \
+                                      const void *version, void *userdata)                                             \
+    {                                                                                                                  \
+        return new_versioned(symbol, __builtin_return_address(0), args, op, op_size, version, userdata);               \
+    }
+
+VERSIONED(session_new_versioned, "fuse_session_new_versioned")
+VERSIONED(session_new_317, "_fuse_session_new_317")
+
+EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *buf)
+{
+    static int (*real)(struct fuse_session *, struct fuse_buf *);
+    int got;
+
+    if (real == NULL) {
+        real = (int (*)(struct fuse_session *, struct fuse_buf *))callers(__builtin_return_address(0),
+                                                                         "fuse_session_receive_buf");
+        if (real == NULL)
+            return -ENOSYS;
+    }
+    if (!is_nonblocking) {
+        int (*descriptor)(struct fuse_session *) =
+            (int (*)(struct fuse_session *))callers(__builtin_return_address(0), "fuse_session_fd");
+        int fd = descriptor ? descriptor(se) : -1;
+        if (fd >= 0)
+            fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+        is_nonblocking = 1;
+    }
+    got = real(se, buf);
+    return got == -EAGAIN ? -EINTR : got;
+}
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_zeroopen", "A library to load before pyfuse3; empty as a module.", -1, NULL, NULL, NULL,
+    NULL, NULL};
+
+PyMODINIT_FUNC PyInit__zeroopen(void)
+{
+    return PyModule_Create(&module);
+}

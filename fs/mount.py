@@ -1,0 +1,224 @@
+"""Mounting, from the caller's side: as a daemon, or in the foreground.
+
+A daemon is forked before anything that owns threads, sockets or SQLite handles exists; the child opens the version and
+serves it. Until the mount answers, what goes wrong is raised in the caller; afterwards it goes to a log file.
+Only a process with one thread may call `mount_daemon`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dvfs.fs.mountinfo import canonical
+from dvfs.fs.mountpoint import check_machine, prepare
+from dvfs.fs.mounts import Mount, Mounts, started_at
+from dvfs.fs.options import MountOptions
+from dvfs.fs.source import OpenedVersion
+from dvfs.store import errors
+from dvfs.store.errors import DvfsError, Internal, InvalidInput
+
+_log = logging.getLogger(__name__)
+
+OpenVersion = Callable[[], OpenedVersion]
+
+_LOG_BYTES = 8 << 20
+_CLOSE_SECONDS = 5.0
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A mount that answers. *log* is None in the foreground."""
+
+    directory: str
+    id: str
+    name: str
+    version: str
+    digest: str
+    pid: int
+    log: str | None
+
+
+def mount_daemon(options: MountOptions, open_version: OpenVersion) -> Ready:
+    """Mount in the background what *open_version*, called in the daemon, returns; return once the mount answers.
+
+    Raises what *open_version* raises, WrongState and InvalidInput as `mountpoint` and `serve` do.
+    """
+    options = _checked(options)
+    report, reporter = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(report)
+        _be_daemon(options, open_version, reporter)
+    os.close(reporter)
+    try:
+        with os.fdopen(report, "rb") as file:
+            said = file.read()
+    except BaseException:
+        os.kill(pid, signal.SIGTERM)
+        raise
+    if not said:
+        os.waitpid(pid, 0)
+        raise Internal(
+            f"the daemon ended before {options.directory} was mounted",
+            hint=f"see {Mounts(options.state_dir).log_path(options.directory)}",
+        )
+    answer = json.loads(said)
+    if "error" in answer:
+        os.waitpid(pid, 0)
+        raise _error_from(answer["error"])
+    return Ready(**answer)
+
+
+def mount_foreground(options: MountOptions, open_version: OpenVersion, on_ready: Callable[[Ready], None]) -> None:
+    """Mount in this process, call *on_ready* once the mount answers, return when it is unmounted.
+
+    SIGTERM, SIGINT (Ctrl-C) and SIGHUP unmount. Logs to stderr. Raises as `mount_daemon`.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    _run(_checked(options), open_version, on_ready, log=None)
+
+
+def _checked(options: MountOptions) -> MountOptions:
+    check_machine(allow_other=options.allow_other)
+    directory = canonical(options.directory)
+    if options.state_dir.resolve().is_relative_to(directory):
+        raise InvalidInput(f"{directory} holds the state folder {options.state_dir}")
+    return replace(options, directory=directory, state_dir=options.state_dir.absolute())
+
+
+def _run(
+    options: MountOptions, open_version: OpenVersion, on_ready: Callable[[Ready], None], *, log: Path | None
+) -> None:
+    table = Mounts(options.state_dir)
+    noted: list[Mount] = []
+    opened = open_version()
+    try:
+        prepare(options.directory)
+        from dvfs.fs.serve import serve
+
+        def ready(device: str) -> None:
+            mount = _mount(options, opened, device, log)
+            table.add(mount)
+            noted.append(mount)
+            _log.info("mounted %s (%s) on %s", opened.title, opened.id, options.directory)
+            on_ready(Ready(mount.directory, mount.id, mount.name, mount.version, mount.digest, mount.pid, mount.log))
+
+        serve(options, opened, ready)
+        _log.info("unmounted %s", options.directory)
+    finally:
+        for mount in noted:
+            table.remove(mount)
+        _close(opened)
+
+
+def _mount(options: MountOptions, opened: OpenedVersion, device: str, log: Path | None) -> Mount:
+    shown = asdict(options) | {"subdir": os.fsdecode(options.subdir)}
+    return Mount(
+        directory=os.fspath(options.directory),
+        id=opened.id,
+        name=opened.name,
+        version=opened.version,
+        digest=opened.digest,
+        pid=os.getpid(),
+        started=started_at(os.getpid()),
+        device=device,
+        log=None if log is None else os.fspath(log),
+        options={key: value for key, value in shown.items() if key not in ("directory", "state_dir")},
+    )
+
+
+def _close(opened: OpenedVersion) -> None:
+    """Close *opened*, for a bounded time: a store that hangs does not keep the process."""
+    closer = threading.Thread(target=opened.close, name="dvfs-close", daemon=True)
+    closer.start()
+    closer.join(_CLOSE_SECONDS)
+    if closer.is_alive():
+        _log.warning("not all could be closed in %.0f s", _CLOSE_SECONDS)
+
+
+# -- in the daemon
+
+
+def _be_daemon(options: MountOptions, open_version: OpenVersion, reporter: int) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()
+        os.chdir("/")
+        log = Mounts(options.state_dir).log_path(options.directory)
+        _log_to(log)
+
+        def report(ready: Ready) -> None:
+            _leave_terminal(log)
+            _tell(reporter, asdict(ready))
+            os.close(reporter)
+
+        try:
+            _run(options, open_version, report, log=log)
+            code = 0
+        except DvfsError as exc:
+            _log.error("%s", exc.message)
+            _tell(reporter, {"error": {"kind": exc.kind, "message": exc.message, "hint": exc.hint}})
+        except BaseException as exc:
+            _log.exception("the daemon ends")
+            message = f"{type(exc).__name__}: {exc}"
+            _tell(reporter, {"error": {"kind": "internal", "message": message, "hint": f"see {log}"}})
+    finally:
+        logging.shutdown()
+        os._exit(code)  # threads that wait for a store, and what the caller would do at its end, are left alone
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+
+
+def _leave_terminal(log: Path) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(nothing, 0)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(nothing)
+    os.close(file)
+    faulthandler.enable(2)
+
+
+def _tell(reporter: int, message: dict[str, Any]) -> None:
+    """Send *message* to the caller; one that does not listen any more is sent nothing."""
+    try:
+        os.write(reporter, json.dumps(message).encode())
+    except OSError:
+        pass
+
+
+def _error_from(described: dict[str, Any]) -> DvfsError:
+    """Return the error that the daemon met, as its own class."""
+    kinds: list[type[DvfsError]] = [DvfsError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    message, hint = described["message"], described["hint"]
+    for kind in kinds:
+        error = kind(message, hint=hint)
+        if error.kind == described["kind"]:
+            return error
+    return errors.Internal(message, hint=hint)

@@ -1,0 +1,231 @@
+"""The file system calls of a read-only mount, from pyfuse3 to the view of a version and back.
+
+Each question is asked on the event loop first, of the view that may not wait; where that lacks something, the same
+question goes to the view that may, in a thread. So what is in memory costs no thread, and what is not blocks nobody.
+
+Only FUSEError may leave a handler: anything else would end the daemon. `guarded` sees to it for all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
+
+from dvfs.fs.errno import Refused, errno_of
+from dvfs.fs.prefetch import Prefetcher
+from dvfs.fs.threads import Threads
+from dvfs.fs.view import UNIT_BYTES, Attributes, Child, View
+from dvfs.store.catalog.inner import PageRef
+from dvfs.store.catalog.key import NAME_MAX
+from dvfs.store.catalog.pages import NotCached
+from dvfs.store.errors import DvfsError
+from dvfs.store.log_once import LogOnce
+
+_log = logging.getLogger(__name__)
+_once = LogOnce(_log)
+_T = TypeVar("_T")
+
+FOREVER_SECONDS = 10**9
+"""The version never changes. The kernel counts in jiffies and takes this much."""
+
+_LISTED_AT_ONCE = 512
+"""Entries of a directory that are fetched in one go where the catalog must be waited for."""
+
+
+def _guard(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    name = handler.__name__
+
+    @functools.wraps(handler)
+    async def guarded_handler(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await handler(*args, **kwargs)
+        except (FUSEError, trio.Cancelled):
+            raise
+        except Refused as exc:
+            raise FUSEError(exc.errno) from None
+        except DvfsError as exc:
+            number = errno_of(exc)
+            _once.warning((name, exc.message), "%s: %s: %s", name, errno.errorcode[number], exc.message)
+            raise FUSEError(number) from exc
+        except Exception as exc:
+            _log.exception("%s%r failed", name, args[1:])
+            raise FUSEError(errno.EIO) from exc
+
+    return guarded_handler
+
+
+_C = TypeVar("_C", bound=type[pyfuse3.Operations])
+
+
+def guarded(operations: _C) -> _C:
+    """Wrap every handler of the class *operations* so that nothing but FUSEError and Cancelled leaves it."""
+    for name, handler in list(vars(operations).items()):
+        if inspect.iscoroutinefunction(handler) and hasattr(pyfuse3.Operations, name):
+            setattr(operations, name, _guard(handler))
+    return operations
+
+
+async def _refuse_to_write(*args: object, **kwargs: object) -> NoReturn:
+    """Answer EROFS. The kernel does by itself on a mount that is `ro`; a remount could change that."""
+    raise FUSEError(errno.EROFS)
+
+
+@guarded
+class ReadOnlyOperations(pyfuse3.Operations):
+    """A mount of the version behind the views *nowait* and *waiting*; all files belong to *uid* and *gid*.
+
+    *zero_open*: OPEN and OPENDIR are answered ENOSYS, which makes the kernel stop sending them; the shim must be at
+    work. *on_init* is called when the kernel has begun to talk. What is not answered here is answered ENOSYS by
+    pyfuse3, after which the kernel asks no more: flush, fsync, access and the like.
+    """
+
+    def __init__(
+        self,
+        nowait: View,
+        waiting: View,
+        threads: Threads,
+        prefetcher: Prefetcher,
+        *,
+        uid: int,
+        gid: int,
+        on_init: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._nowait = nowait
+        self._waiting = waiting
+        self._threads = threads
+        self._prefetcher = prefetcher
+        self._uid = uid
+        self._gid = gid
+        self._on_init = on_init
+        self.zero_open = False
+
+    def init(self) -> None:
+        self._on_init()
+
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        found = await self._ask(lambda view: view.lookup(parent_inode, name))
+        if found is None:
+            nothing = EntryAttributes()
+            nothing.st_ino = 0
+            nothing.entry_timeout = FOREVER_SECONDS
+            return nothing
+        return self._attributes(found)
+
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return self._attributes(await self._ask(lambda view: view.getattr(inode)))
+
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return await self._ask(lambda view: view.readlink(inode))
+
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        if self.zero_open:
+            raise FUSEError(errno.ENOSYS)
+        return FileInfo(fh=inode, keep_cache=True)
+
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        if self.zero_open:
+            raise FUSEError(errno.ENOSYS)
+        return inode
+
+    async def release(self, fh: int) -> None:
+        pass
+
+    async def releasedir(self, fh: int) -> None:
+        pass
+
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        has_some = False
+        try:
+            for child in self._nowait.readdir(fh, start_id):
+                if not self._reply(token, child):
+                    return
+                has_some = True
+        except NotCached as exc:
+            if has_some:
+                return  # the kernel comes back for the rest
+            self._note_missed(exc)
+        else:
+            return
+        children = await self._threads.run(
+            self._threads.pages,
+            lambda: list(itertools.islice(self._waiting.readdir(fh, start_id), _LISTED_AT_ONCE)),
+        )
+        for child in children:
+            if not self._reply(token, child):
+                return
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        nowait = self._nowait
+        try:
+            data = nowait.read(fh, off, size)
+            self._prefetcher.note_read(fh, nowait.file(fh), off, size, waited=False)
+            return data
+        except NotCached as exc:
+            self._note_missed(exc)
+            file = await self._ask(lambda view: view.file(fh))
+        self._prefetcher.note_read(fh, file, off, size, waited=True)
+        return await self._threads.run(self._threads.reads, lambda: self._waiting.read(fh, off, size))
+
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        space = self._nowait.statfs()
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = UNIT_BYTES
+        data.f_blocks = space.units
+        data.f_files = space.inodes
+        data.f_namemax = NAME_MAX
+        return data
+
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        return await self._ask(lambda view: view.getxattr(inode, name))
+
+    async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
+        return await self._ask(lambda view: list(view.xattrs(inode)))
+
+    setattr = _refuse_to_write
+    mknod = _refuse_to_write
+    mkdir = _refuse_to_write
+    unlink = _refuse_to_write
+    rmdir = _refuse_to_write
+    symlink = _refuse_to_write
+    rename = _refuse_to_write
+    link = _refuse_to_write
+    write = _refuse_to_write
+    setxattr = _refuse_to_write
+    removexattr = _refuse_to_write
+    create = _refuse_to_write
+
+    async def _ask(self, question: Callable[[View], _T]) -> _T:
+        try:
+            return question(self._nowait)
+        except NotCached as exc:
+            self._note_missed(exc)
+        return await self._threads.run(self._threads.pages, lambda: question(self._waiting))
+
+    def _note_missed(self, missed: NotCached) -> None:
+        if isinstance(missed.ref, PageRef):
+            self._prefetcher.note_missed_page(missed.ref)
+
+    def _attributes(self, found: Attributes) -> EntryAttributes:
+        entry = EntryAttributes()
+        entry.entry_timeout = entry.attr_timeout = FOREVER_SECONDS
+        entry.st_ino = found.inode
+        entry.st_mode = found.mode
+        entry.st_size = size = found.size
+        entry.st_blocks = (size + 511) >> 9
+        entry.st_uid = self._uid
+        entry.st_gid = self._gid
+        entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = found.mtime_ns
+        return entry
+
+    def _reply(self, token: ReaddirToken, child: Child) -> bool:
+        return pyfuse3.readdir_reply(token, child.name, self._attributes(child.attributes), child.offset)

@@ -1,0 +1,30 @@
+"""How a version is mounted: what the caller decides. Imports nothing heavy, so that a command line can make it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+READ_AHEAD_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """Where and how to mount.
+
+    *directory*: made if it is not there. *state_dir*: where the mount is noted and logged. *uid*, *gid*: owner of all
+    files; None is the user who mounts. *allow_other*: other users may look. *subdir*: the directory of the version that
+    becomes the root of the mount. *prefetch*: `none`, `auto` or `all`. *read_ahead_bytes*: most bytes fetched ahead of
+    a reader. *fuse_options*: passed to FUSE as they are. *zero_open*: open without messages where possible.
+    """
+
+    directory: Path
+    state_dir: Path
+    uid: int | None = None
+    gid: int | None = None
+    allow_other: bool = False
+    subdir: bytes = b""
+    prefetch: str = "auto"
+    read_ahead_bytes: int = READ_AHEAD_BYTES
+    fuse_options: tuple[str, ...] = ()
+    zero_open: bool = True

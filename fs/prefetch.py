@@ -1,0 +1,234 @@
+"""Fetches before anybody asks: what `ReadAhead` expects, and whole versions.
+
+Modes: `none` fetches nothing ahead; `auto` what is expected, and, once reads look random, the whole version if the
+cache's budget holds it; `all` the whole version from the start.
+
+Daemon threads, begun when first needed, walk the catalog and want blocks; the fetcher's own threads fetch them.
+What goes wrong is logged and given up: whoever reads meets the error itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+
+from dvfs.fs.readahead import EntriesAhead, FileAhead, Job, PagesAhead, ReadAhead
+from dvfs.fs.source import Source
+from dvfs.fs.view import File, View
+from dvfs.store.block import BlockRef
+from dvfs.store.catalog import blocktree
+from dvfs.store.catalog.inner import Inner, PageRef
+from dvfs.store.catalog.pages import NotCached
+from dvfs.store.errors import DvfsError
+
+_log = logging.getLogger(__name__)
+
+_FILL_BATCH_BLOCKS = 1024
+_HEAD_BYTES = 2 << 20
+"""Of a large file that may come next, so much is wanted; its reader's own window takes over."""
+_WAIT_SECONDS = 0.5
+
+
+class Prefetch(StrEnum):
+    """How much is fetched before it is asked for."""
+
+    NONE = "none"
+    AUTO = "auto"
+    ALL = "all"
+
+
+class Prefetcher:
+    """Fetches ahead for one mount of *source*, whose blocking view is *view*.
+
+    *budget_bytes* returns what the cache may hold; it may block. *tail*: pages that come with the root, in one block,
+    and are never wanted by themselves. `note_read` and `note_missed_page` belong to the event loop.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        view: View,
+        mode: Prefetch,
+        *,
+        budget_bytes: Callable[[], int],
+        tail: BlockRef | None = None,
+        read_ahead: ReadAhead | None = None,
+    ) -> None:
+        self._source = source
+        self._view = view
+        self._mode = mode
+        self._budget_bytes = budget_bytes
+        self._tail = tail
+        self._ahead = read_ahead or ReadAhead()
+        self._pages = PagesAhead()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._works = False
+        self._stop = threading.Event()
+        self._fills = False
+        self._is_off = mode is Prefetch.NONE
+
+    def start(self) -> None:
+        """Begin: inner pages are wanted, and in mode `all` the whole version is."""
+        if not self._is_off:
+            self._run(self._want_inner_pages)
+        if self._mode is Prefetch.ALL:
+            self._begin_fill()
+
+    def stop(self) -> None:
+        """End soon; nothing is wanted after it but what a thread is at."""
+        self._stop.set()
+        self._is_off = True
+        self._jobs.put(None)
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether the whole version is being fetched, or was."""
+        return self._fills
+
+    def note_read(self, inode: int, file: File, start: int, length: int, *, waited: bool) -> None:
+        """Take note of a read of *file*, which *waited* or was served at once. Never blocks."""
+        if self._is_off:
+            return
+        job = self._ahead.note(inode, file.rank, file.size, start, length, waited=waited)
+        if job is not None:
+            self._jobs.put(job)
+            if not self._works:
+                self._works = True
+                self._run(self._work)
+        if self._mode is Prefetch.AUTO and self._ahead.looks_random:
+            self._begin_fill()
+
+    def note_missed_page(self, ref: PageRef) -> None:
+        """Want the leaf pages that follow the leaf page *ref*, which somebody waits for. Never blocks."""
+        if self._is_off or ref.level:
+            return
+        tree = self._source.tree_nowait
+        try:
+            page = tree.load(tree.root)
+            parent = tree.root
+            while isinstance(page, Inner):
+                index = page.index_of(ref.key)
+                if page.level == 1:
+                    wanted = self._pages.note(parent.content, index)
+                    refs = (page.child(at).block for at in wanted if at < page.count)
+                    self._source.fetcher.want(block for block in refs if not self._is_in_tail(block))
+                    return
+                parent = page.child(index)
+                page = tree.load(parent)
+        except NotCached:
+            return
+        except DvfsError as exc:
+            _log.warning("pages are not fetched ahead: %s", exc)
+
+    # -- in threads
+
+    def _run(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=self._guarded, args=(work,), name="dvfs-prefetch", daemon=True).start()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except DvfsError as exc:
+            _log.warning("fetching ahead ends: %s", exc)
+        except Exception:
+            _log.exception("fetching ahead ends")
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._stop.is_set():
+            try:
+                self._do(job)
+            except DvfsError as exc:
+                _log.info("not fetched ahead: %s", exc)
+
+    def _do(self, job: Job) -> None:
+        if isinstance(job, FileAhead):
+            content = self._view.file(job.inode).content
+            extents = blocktree.extents(content, job.start, job.stop - job.start, self._source.pages.load_blocks)
+            self._source.fetcher.want([block for block, _, _ in extents])
+            return
+        refs: dict[bytes, BlockRef] = {}
+        size, stop = 0, job.first
+        for rank, blocks in self._blocks(job.first, head_bytes=_HEAD_BYTES):
+            stop = rank + 1
+            for block in blocks:
+                size += 0 if block.digest in refs else block.raw
+                refs[block.digest] = block
+            if size >= job.size or self._stop.is_set():
+                break
+        else:
+            stop = self._source.tree.entries
+        self._source.fetcher.want(refs.values())
+        if isinstance(job, EntriesAhead):
+            self._ahead.reached(job, stop)
+
+    def _begin_fill(self) -> None:
+        if not self._fills:
+            self._fills = True
+            self._run(self._fill)
+
+    def _fill(self) -> None:
+        size = self._source.tree.size
+        if self._mode is Prefetch.AUTO:
+            budget = self._budget_bytes()
+            if size > budget:
+                self._mode = Prefetch.NONE  # of the whole; what is expected is fetched on
+                self._fills = False
+                _log.info("the version of %d bytes is not fetched whole: the cache takes %d", size, budget)
+                return
+        _log.info("fetching the whole version, %d bytes", size)
+        batch: dict[bytes, BlockRef] = {}
+        for _, blocks in self._blocks(0):
+            batch.update((block.digest, block) for block in blocks)
+            if len(batch) >= _FILL_BATCH_BLOCKS:
+                self._want_all(batch)
+                batch = {}
+            if self._stop.is_set():
+                return
+        self._want_all(batch)
+
+    def _want_all(self, batch: dict[bytes, BlockRef]) -> None:
+        """Want *batch* in the order of packs, and wait until there is room for another."""
+        refs = sorted(batch.values(), key=lambda ref: (ref.storage, ref.pack, ref.offset))
+        while refs and not self._stop.is_set():
+            taken = self._source.fetcher.want(refs, urgent=False)
+            refs = refs[taken:]
+            if refs:
+                self._source.fetcher.wait_idle(_WAIT_SECONDS)
+
+    def _blocks(self, first: int, *, head_bytes: int | None = None) -> Iterator[tuple[int, list[BlockRef]]]:
+        """Yield rank and blocks of each file from rank *first* on; only the first *head_bytes* of each, if given."""
+        load_blocks = self._source.pages.load_blocks
+        for start, leaf in self._source.tree.leaves(first):
+            for index in range(max(first - start, 0), leaf.count):
+                size = leaf.sizes[index]
+                if size and stat.S_ISREG(leaf.modes[index]):
+                    length = size if head_bytes is None else min(size, head_bytes)
+                    extents = blocktree.extents(leaf.content_at(index), 0, length, load_blocks)
+                    yield start + index, [block for block, _, _ in extents]
+
+    def _want_inner_pages(self) -> None:
+        tree = self._source.tree
+        rows = [tree.root]
+        while rows and rows[0].level > 1 and not self._stop.is_set():
+            below = []
+            for ref in rows:
+                page = tree.load(ref)
+                if isinstance(page, Inner):
+                    below += page.children()
+            self._source.fetcher.want(ref.block for ref in below if not self._is_in_tail(ref.block))
+            rows = below
+        for ref in rows:
+            if ref.level == 1 and not self._stop.is_set():
+                tree.load(ref)
+
+    def _is_in_tail(self, ref: BlockRef) -> bool:
+        tail = self._tail
+        return tail is not None and (
+            (ref.storage, ref.pack) == (tail.storage, tail.pack)
+            and tail.offset <= ref.offset
+            and ref.offset + ref.stored <= tail.offset + tail.stored
+        )

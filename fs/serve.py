@@ -1,0 +1,166 @@
+"""Serves one mount: the FUSE session and its event loop, from the first request to the unmount.
+
+Imported inside the process that serves only: whoever forks must not have trio yet. pyfuse3 is imported later still,
+after the shim. One session a process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from urllib.parse import quote
+
+import trio
+
+from dvfs.fs import zeroopen
+from dvfs.fs.mountinfo import mounted_at
+from dvfs.fs.options import MountOptions
+from dvfs.fs.prefetch import Prefetch, Prefetcher
+from dvfs.fs.readahead import ReadAhead
+from dvfs.fs.source import OpenedVersion
+from dvfs.fs.threads import Threads
+from dvfs.fs.tuning import MAX_BACKGROUND, tune
+from dvfs.fs.view import blocking_view, identity_of, nowait_view, root_rank_of
+from dvfs.store.errors import Internal, InvalidInput, WrongState
+
+_log = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 1.0
+"""After SIGTERM, how long requests under way may take before they are given up."""
+
+
+def serve(options: MountOptions, opened: OpenedVersion, on_ready: Callable[[str], None]) -> None:
+    """Mount *opened* as *options* say, call *on_ready* with its device once it answers, return when it is unmounted.
+
+    SIGTERM, SIGINT and SIGHUP unmount. Raises InvalidInput, WrongState when it cannot be mounted.
+    """
+    shim = zeroopen.load() if options.zero_open else None
+    if shim is not None:
+        shim.set_max_background(MAX_BACKGROUND)
+    try:
+        trio.run(_serve, options, opened, shim, on_ready)
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+async def _serve(
+    options: MountOptions, opened: OpenedVersion, shim: zeroopen.Shim | None, on_ready: Callable[[str], None]
+) -> None:
+    import pyfuse3
+
+    from dvfs.fs.operations import ReadOnlyOperations
+
+    source = opened.source
+    identity = identity_of(opened)
+    root_rank = root_rank_of(source.tree, options.subdir)
+    waiting = blocking_view(source, identity, root_rank)
+    prefetcher = Prefetcher(
+        source,
+        waiting,
+        Prefetch(options.prefetch),
+        budget_bytes=opened.budget_bytes,
+        tail=opened.tail,
+        read_ahead=ReadAhead(max_window_bytes=options.read_ahead_bytes),
+    )
+    threads = Threads()
+    has_begun = trio.Event()
+    operations = ReadOnlyOperations(
+        nowait_view(source, identity, root_rank),
+        waiting,
+        threads,
+        prefetcher,
+        uid=os.geteuid() if options.uid is None else options.uid,
+        gid=os.getegid() if options.gid is None else options.gid,
+        on_init=has_begun.set,
+    )
+
+    async def announce() -> None:
+        await has_begun.wait()
+        await threads.run(threads.chores, partial(os.stat, options.directory))
+        mount = mounted_at(options.directory)
+        if mount is None:
+            raise Internal(f"{options.directory} was mounted, and is not any more")
+        tune(mount.device)
+        on_ready(mount.device)
+        prefetcher.start()
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        _begin_session(operations, options, opened)
+        operations.zero_open = shim is not None and shim.is_at_work
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+                nursery.start_soon(announce)
+                await pyfuse3.main()
+                nursery.cancel_scope.cancel()
+        finally:
+            prefetcher.stop()
+            pyfuse3.close(unmount=True)
+
+
+async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    import pyfuse3
+
+    async for number in signals:
+        _log.info("unmounting, by %s", signal.Signals(number).name)
+        pyfuse3.terminate()
+        await trio.sleep(_GRACE_SECONDS)
+        scope.cancel()
+
+
+def _begin_session(operations: object, options: MountOptions, opened: OpenedVersion) -> None:
+    import pyfuse3
+
+    said: list[str] = []
+    try:
+        with _captured_stderr(said):
+            pyfuse3.init(operations, os.fspath(options.directory), fuse_options(options, opened))  # type: ignore[arg-type]
+    except RuntimeError as exc:
+        why = "; ".join(line.removeprefix("fuse: ") for line in said) or str(exc)
+        if "unknown option" in why:
+            raise InvalidInput(
+                f"FUSE does not take this: {why}", hint="see mount.fuse3(8) for what `-o` takes"
+            ) from exc
+        raise WrongState(f"{options.directory} cannot be mounted: {why}") from exc
+
+
+def fuse_options(options: MountOptions, opened: OpenedVersion) -> set[str]:
+    """Return what FUSE is told with -o. Raises InvalidInput for an option that contradicts a read-only mount."""
+    given = {word for words in options.fuse_options for word in words.split(",") if word}
+    if "rw" in given:
+        raise InvalidInput("`-o rw`: a version is mounted read-only")
+    if not all(word.isascii() for word in given):
+        raise InvalidInput("`-o` takes ASCII only")
+    # A comma would end the option, and pyfuse3 takes ASCII only.
+    name = quote(opened.title, safe="/@ ~!$&'()*+;=:")
+    ours = {"ro", "default_permissions", f"fsname=dvfs:{name}", "subtype=dvfs"}
+    if options.allow_other:
+        ours.add("allow_other")
+    told = {word.partition("=")[0] for word in given}
+    return given | {word for word in ours if word.partition("=")[0] not in told}
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in *group* that is none: a mount has one cause to end."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+@contextmanager
+def _captured_stderr(said: list[str]) -> Iterator[None]:
+    """Collect in *said* the lines that libfuse and fusermount3 write to stderr."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said += file.read().decode(errors="replace").splitlines()

@@ -1,0 +1,74 @@
+"""What the view of a version is made from: its catalog and its bytes, each to be asked with and without waiting.
+
+`dvfs.store.version.Version` is a `Source`. `OpenedVersion` is what a mount gets, with all that must be closed after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from dvfs.store.block import BlockRef
+from dvfs.store.catalog.blocktree import BlocksPage
+from dvfs.store.catalog.tree import Tree
+
+
+class Blocks(Protocol):
+    """The part of a fetcher that a view uses; see `dvfs.store.fetch.Fetcher`. Thread-safe."""
+
+    def read(self, ref: BlockRef, start: int, length: int) -> bytes: ...
+
+    def read_nowait(self, ref: BlockRef, start: int, length: int) -> bytes | None: ...
+
+    def want(self, refs: Iterable[BlockRef], *, urgent: bool = True) -> int: ...
+
+    def wait_idle(self, timeout_seconds: float | None = None) -> bool: ...
+
+
+class Pages(Protocol):
+    """The part of a page source that a view uses; see `dvfs.store.catalog.pages.PageSource`. Thread-safe."""
+
+    def load_blocks(self, ref: BlockRef) -> BlocksPage: ...
+
+    def load_blocks_nowait(self, ref: BlockRef) -> BlocksPage: ...
+
+
+class Source(Protocol):
+    """A version opened for reading."""
+
+    @property
+    def tree(self) -> Tree: ...
+
+    @property
+    def tree_nowait(self) -> Tree: ...
+
+    @property
+    def pages(self) -> Pages: ...
+
+    @property
+    def fetcher(self) -> Blocks: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVersion:
+    """A version ready to be mounted.
+
+    *id*, *name* (project/name), *version*, *digest* (hex): what it is. *budget_bytes* returns the bytes that the cache
+    may take; it may block. *close* lets go of all that was opened; nothing is read after it. *tail*: pages of the
+    catalog that come with its root, in one block.
+    """
+
+    source: Source
+    id: str
+    name: str
+    version: str
+    digest: str
+    budget_bytes: Callable[[], int]
+    close: Callable[[], None]
+    tail: BlockRef | None = None
+
+    @property
+    def title(self) -> str:
+        """`project/name@version`, as people name it."""
+        return f"{self.name}@{self.version}"

@@ -1,0 +1,37 @@
+"""Blocking work off the event loop: one place where threads are asked for, with a limit for each resource.
+
+What cancelling means: the call is abandoned. Its thread goes on until the work ends by itself, and the result is
+dropped. So only work that changes nothing but caches may go through here, and work that waits for a store ends by
+the timeouts of its backend.
+
+Trio only; the limits belong to one event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+_T = TypeVar("_T")
+
+PAGE_THREADS = 16
+READ_THREADS = 64
+"""A read waits for the store; as many may wait as a data loader has workers, and more."""
+
+
+class Threads:
+    """Limits: *pages* for pages of the catalog, *reads* for bytes of files, *chores* for what nobody waits for.
+
+    Pages have a limit of their own, so that readers of a slow store do not keep others from listing directories.
+    """
+
+    def __init__(self, *, pages: int = PAGE_THREADS, reads: int = READ_THREADS, chores: int = 2) -> None:
+        self.pages = trio.CapacityLimiter(pages)
+        self.reads = trio.CapacityLimiter(reads)
+        self.chores = trio.CapacityLimiter(chores)
+
+    async def run(self, limiter: trio.CapacityLimiter, work: Callable[[], _T]) -> _T:
+        """Return what *work* returns or raises, run in a thread that *limiter* allows; abandoned on cancel."""
+        return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)

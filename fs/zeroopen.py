@@ -1,0 +1,49 @@
+"""Loads the shim that makes opening files cost no message; see `_zeroopen.c`.
+
+It must be loaded before pyfuse3 is imported. Where it was not built, or pyfuse3 does not go through it, opens are
+plain: slower, and right all the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+import os
+import sys
+
+_log = logging.getLogger(__name__)
+
+
+class Shim:
+    """The shim, loaded into this process."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._sessions = ctypes.c_int.in_dll(library, "dvfs_zeroopen_sessions")
+        self._max_background = ctypes.c_uint.in_dll(library, "dvfs_zeroopen_max_background")
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a FUSE session of this process went through the shim."""
+        return self._sessions.value > 0
+
+    def set_max_background(self, requests: int) -> None:
+        """Ask the kernel, in sessions made from now on, for as many read-ahead *requests* under way."""
+        self._max_background.value = requests
+
+
+def load() -> Shim | None:
+    """Load the shim; None when it is not there, or too late. Raises nothing."""
+    if "pyfuse3" in sys.modules:
+        _log.warning("opening files costs messages: pyfuse3 was imported before the shim")
+        return None
+    try:
+        found = importlib.util.find_spec("dvfs.fs._zeroopen")
+        if found is None or found.origin is None:
+            _log.info("opening files costs messages: the shim is not built")
+            return None
+        return Shim(ctypes.CDLL(found.origin, mode=os.RTLD_GLOBAL | os.RTLD_NOW))
+    except (OSError, ImportError, ValueError) as exc:
+        _log.warning("opening files costs messages: the shim cannot be loaded: %s", exc)
+        return None
