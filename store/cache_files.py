@@ -252,16 +252,16 @@ class BlockFiles:
             replaced = self.open.pop(digest, None)
             if replaced is not None:
                 dropped.append(replaced)
-            self.open[digest] = block
-            while len(self.open) > self._max_open:
+            while len(self.open) >= self._max_open:
                 oldest = next(iter(self.open))
                 candidate = self.open.pop(oldest)
-                if candidate.used and candidate is not block:
+                if candidate.used:
                     candidate.used = False
                     used.append(oldest)
                     self.open[oldest] = candidate
                 else:
                     dropped.append(candidate)
+            self.open[digest] = block
         for oldest in used:
             self._on_use(oldest)
 

@@ -156,6 +156,30 @@ def test_few_descriptors_serve_many_blocks_to_many_threads(tmp_path: Path) -> No
     cache.close()
 
 
+def test_a_block_in_use_stays_open_before_others(tmp_path: Path) -> None:
+    blocks = make_blocks(5)
+    cache = Cache(tmp_path, budget_bytes=1 << 30, reserve_bytes=0, max_open=3)
+    digests = list(blocks)
+    for digest in digests[:4]:
+        cache.put(digest, blocks[digest])
+    assert cache.read_nowait(digests[1], 0, 1)
+    cache.put(digests[4], blocks[digests[4]])
+    assert [number for number in range(5) if cache.read_nowait(digests[number], 0, 1)] == [1, 3, 4]
+    cache.close()
+
+
+def test_blocks_removed_by_others_are_closed_so_that_the_disk_gets_their_room(
+    tmp_path: Path, filled: dict[bytes, bytes]
+) -> None:
+    digest = next(iter(filled))
+    with open_cache(tmp_path) as reader, open_cache(tmp_path) as other:
+        assert reader.get(digest)
+        other.clear()
+        assert reader.get(digest) == filled[digest]
+        reader.settle()
+        assert reader.get(digest) is None
+
+
 # -- damage
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Codec
 from dvfs.store.cache import Cache
+from dvfs.store.clock import SystemClock
 from dvfs.store.digest import block_digest
 from dvfs.store.errors import Corrupt, Internal, Unavailable
 from dvfs.store.fetch import Fetcher
@@ -532,6 +533,64 @@ def test_unwanted_blocks_are_not_fetched(setup: Setup) -> None:
 
 
 # -- processes
+
+
+class NotingClock(SystemClock):
+    """The machine's clock, which tells that somebody slept."""
+
+    def __init__(self) -> None:
+        self.slept = threading.Event()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.set()
+        super().sleep(seconds)
+
+
+@pytest.fixture
+def neighbour(setup: Setup) -> Iterator[tuple[Fetcher, NotingClock]]:
+    """A fetcher with a cache object of its own in the same folder, as another process has it."""
+    clock = NotingClock()
+    cache = Cache(setup.root, budget_bytes=1 << 30, reserve_bytes=0, lock_wait_seconds=60, clock=clock)
+    fetcher = Fetcher(lambda tag: setup.backend, cache)
+    yield fetcher, clock
+    fetcher.close()
+    cache.close()
+
+
+def test_a_caller_waits_for_the_process_that_fetches_its_block(
+    setup: Setup, neighbour: tuple[Fetcher, NotingClock]
+) -> None:
+    gate = setup.backend.on_get = Gate()
+    fetcher = setup.fetcher()
+    other, clock = neighbour
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(fetcher.block, setup.refs[0])
+        gate.wait_inside(1)
+        waiting = pool.submit(other.block, setup.refs[0])
+        assert clock.slept.wait(60)
+        gate.open()
+        assert answer.result() == waiting.result() == setup.blocks[0]
+    assert len(setup.backend.gets) == 1
+    assert other.stats().requests == 0
+
+
+def test_a_wanted_block_that_another_process_fetches_is_left_to_it(
+    setup: Setup, neighbour: tuple[Fetcher, NotingClock]
+) -> None:
+    gate = setup.backend.on_get = Gate()
+    fetcher = setup.fetcher()
+    other, clock = neighbour
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(fetcher.block, setup.refs[0])
+        gate.wait_inside(1)
+        other.want(setup.refs[:1])
+        assert other.wait_idle(60)
+        gate.open()
+        assert answer.result() == setup.blocks[0]
+    assert not clock.slept.is_set()
+    assert len(setup.backend.gets) == 1
+    assert other.block(setup.refs[0]) == setup.blocks[0]
+    assert other.stats().requests == 0
 
 
 @pytest.mark.parametrize("want", [False, True])
