@@ -144,6 +144,11 @@ class Config:
             return Setting(self._file[name], "file")
         return Setting(self._default(name), "default")
 
+    def check(self) -> None:
+        """Raise InvalidInput where any setting makes no sense."""
+        for key in KEYS:
+            self.get(key.name)
+
     def s3_options(self) -> S3Options:
         """Return the settings of the table s3 as the S3 backend takes them."""
         from dvfs.store.s3 import S3Options

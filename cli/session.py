@@ -44,17 +44,24 @@ class Session:
 
 
 @contextmanager
-def opened(options: Mapping[str, Value | None] | None = None) -> Iterator[Session]:
+def opened() -> Iterator[Session]:
     """Open the store, and close it at the end. No request is made yet."""
+    config = configuration()
+    with opened_store(config) as store:
+        yield Session(config, store, InUse(config.state_dir, store.backend.url))
+
+
+@contextmanager
+def opened_store(config: Config) -> Iterator[Store]:
+    """Open the store and the cache that *config* names, and close them at the end."""
     from dvfs.store.store import Store
     from dvfs.store.url import open_backend
 
-    config = configuration(options)
     backend = open_backend(config.store_url, config.s3_options())
     with opened_cache(config) as cache:
         store = Store(backend, state_dir=config.state_dir, cache=cache)
         try:
-            yield Session(config, store, InUse(config.state_dir, backend.url))
+            yield store
         finally:
             store.close()
 

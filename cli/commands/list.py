@@ -12,9 +12,11 @@ import click
 from dvfs.cli.options import Command, Many, common, dataset_option, json_option
 from dvfs.cli.output import Json, emit, name_fields, say, shown, wants_json
 from dvfs.cli.session import Session, opened
+from dvfs.store.errors import WrongState
 
 if TYPE_CHECKING:
     from dvfs.store.catalog.entry import Entry
+    from dvfs.store.draft import Draft
     from dvfs.store.version import Version
 
 _ROW = "{:64} | {:>12} | {:64}"
@@ -50,20 +52,36 @@ def command(
     """List the files and symbolic links of a version; with --json all entries, an object a line."""
     with opened() as session:
         spec = _spec(session, dataset, project, name, version)
-        # Of an open version, named by its id, what was uploaded so far.
-        record = session.store.resolve(spec, "finished" if "/" in spec else "any")
+        is_id = "/" not in spec and not spec.startswith("tag:")
+        record = session.store.resolve(spec, "any" if is_id else "finished")
+        if record.status.is_open:
+            _list_open(session.store.draft(record.id), filters, modified)
+            return
         opened_version = session.store.version(record)
         try:
-            lines = _changes(opened_version) if modified else _content(opened_version)
-            fits = _filter(filters)
-            chosen = (line for line in lines if fits(line[1]))
-            if wants_json():
-                for line in chosen:
-                    emit(_fields(*line))
-            else:
-                _print_table(chosen, modified)
+            _print(_changes(opened_version) if modified else _content(opened_version), filters, modified)
         finally:
             opened_version.close()
+
+
+def _list_open(draft: Draft, filters: tuple[str, ...], modified: bool) -> None:
+    """List what an open version has and gets, staged files too: those have no hash yet."""
+    if modified:
+        raise WrongState(
+            f"dataset {draft.record.title} ({draft.record.id}) is open: its changes are not settled",
+            hint="`dvfs close` finalizes it",
+        )
+    _print(((None, path, entry) for path, entry in draft.entries()), filters, modified)
+
+
+def _print(lines: Iterator[Line], filters: tuple[str, ...], modified: bool) -> None:
+    fits = _filter(filters)
+    chosen = (line for line in lines if fits(line[1]))
+    if not wants_json():
+        _print_table(chosen, modified)
+        return
+    for line in chosen:
+        emit(_fields(*line))
 
 
 def _spec(session: Session, dataset: str | None, project: str | None, name: str | None, version: str | None) -> str:
@@ -120,10 +138,15 @@ def _fields(change: str | None, path: bytes, entry: Entry) -> dict[str, Json]:
         "mtime_ns": entry.mtime_ns,
     }
     if entry.is_file:
-        fields["digest"] = entry.digest.hex()
+        fields["digest"] = _hash(entry) or None
     if entry.is_link:
         fields |= name_fields("target", entry.target)
     return fields
+
+
+def _hash(entry: Entry) -> str:
+    """Return the digest of a file in hex; "" before it is known."""
+    return entry.digest.hex() if any(entry.digest) else ""
 
 
 def _print_table(lines: Iterator[Line], with_changes: bool) -> None:
@@ -138,7 +161,7 @@ def _print_table(lines: Iterator[Line], with_changes: bool) -> None:
         if entry.is_link:
             say(row.format(change, f"{shown(path)} -> {shown(entry.target)}", "", "").rstrip(" |"))
             continue
-        say(row.format(change, shown(path), entry.size, entry.digest.hex()))
+        say(row.format(change, shown(path), entry.size, _hash(entry)).rstrip())
         if change != "removed":
             files += 1
             size += entry.size

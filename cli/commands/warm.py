@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +13,7 @@ import click
 from dvfs.cli.options import Command, common, dataset_option, json_option, quiet_option
 from dvfs.cli.output import emit, note, say, shown_size, wants_json, wants_quiet
 from dvfs.cli.progress import progress
-from dvfs.cli.session import opened
+from dvfs.cli.session import Session, opened
 
 if TYPE_CHECKING:
     from dvfs.store.block import BlockRef
@@ -31,7 +33,7 @@ def command(dataset: str | None) -> None:
     What does not fit the budget of the cache pushes out what was used longest ago.
     """
     with opened() as session, progress() as bar:
-        version = session.store.version(session.named(dataset))
+        version = session.store.version(_mounted_at(session, dataset) or session.named(dataset))
         try:
             budget = version.cache.info().budget_bytes
             if version.tree.size > budget and not wants_quiet():
@@ -56,6 +58,16 @@ def command(dataset: str | None) -> None:
         emit({"id": version.record.id, "blocks": blocks, "bytes": size, "fetched_bytes": fetched})
     elif not wants_quiet():
         say(f"Cache holds {version.record.title}: {blocks} blocks, {shown_size(size)}, {shown_size(fetched)} fetched")
+
+
+def _mounted_at(session: Session, word: str | None) -> str | None:
+    """Return the id of what is mounted at directory *word*, None where nothing is."""
+    from dvfs.fs.mounts import Mounts
+
+    if word is None or not os.path.isdir(word):
+        return None
+    mount = Mounts(session.config.state_dir).at(Path(word))
+    return None if mount is None else mount.id
 
 
 def _blocks(version: Version) -> Iterator[BlockRef]:

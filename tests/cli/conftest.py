@@ -76,3 +76,24 @@ def dvfs(tmp_path: Path) -> Program:
             "DVFS_CONFIG": str(tmp_path / "config.toml"),
         },
     )
+
+
+@pytest.fixture
+def dvfs_anywhere(dvfs: Program, store_url: str) -> Program:
+    """The program on an empty store, of each kind."""
+    dvfs.environ |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    dvfs.environ["DVFS_STORE"] = store_url
+    return dvfs
+
+
+@pytest.fixture
+def source(dvfs: Program) -> Path:
+    """A small tree with odd things, in the working directory: `source`."""
+    root = dvfs.folder / "source"
+    (root / "sub" / "empty").mkdir(parents=True)
+    (root / "a.txt").write_bytes(b"alpha\n")
+    (root / "sub" / "b.txt").write_bytes(b"beta\n" * 100)
+    (root / "sub" / "link").symlink_to("../a.txt")
+    (root / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (root / "run.sh").chmod(0o755)
+    return root

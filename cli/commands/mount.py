@@ -1,0 +1,112 @@
+"""`dvfs mount`: show a version as a directory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dvfs.cli.opening import open_for_mount
+from dvfs.cli.options import Command, common, json_option, local_path, quiet_option, size
+from dvfs.cli.output import emit, name_fields, say, shown, wants_json, wants_quiet
+from dvfs.cli.session import configuration
+
+if TYPE_CHECKING:
+    from dvfs.fs.mount import Ready
+
+
+@click.command(cls=Command, name="mount")
+@click.argument("words", metavar="DATASET DIR", nargs=-1, type=local_path)
+@click.option("--id", "dataset_id", metavar="DATASET", help="The dataset; then DIR is the only argument.")
+@click.option("--foreground", is_flag=True, help="Stay until the mount ends; SIGTERM and Ctrl-C unmount.")
+@click.option("--allow-other", is_flag=True, help="Let other users in.")
+@click.option("--uid", type=click.IntRange(0), metavar="UID", help="Owner of all files.  [default: you]")
+@click.option("--gid", type=click.IntRange(0), metavar="GID", help="Group of all files.  [default: yours]")
+@click.option("--subdir", default="", metavar="PATH", help="Show this directory of the version only.")
+@click.option("--read-ahead", type=size, metavar="SIZE", help="How far to read ahead in a file read in order.")
+@click.option("--cache-dir", metavar="PATH", allow_from_autoenv=False, help="Folder of the cache.")
+@click.option("--cache-size", type=size, metavar="SIZE", allow_from_autoenv=False, help="Byte budget of the cache.")
+@click.option(
+    "--prefetch",
+    type=click.Choice(["none", "auto", "all"]),
+    default="auto",
+    show_default=True,
+    help="What to fetch before it is read: nothing, what seems to come, or the whole version.",
+)
+@click.option("-o", "fuse_options", multiple=True, metavar="OPT", help="A further option, as for mount(8).")
+@quiet_option()
+@json_option
+@common
+def command(
+    words: tuple[str, ...],
+    dataset_id: str | None,
+    foreground: bool,
+    allow_other: bool,
+    uid: int | None,
+    gid: int | None,
+    subdir: str,
+    read_ahead: int | None,
+    cache_dir: str | None,
+    cache_size: int | None,
+    prefetch: str,
+    fuse_options: tuple[str, ...],
+) -> None:
+    """Show a finalized version as a read-only directory: a file's bytes are fetched when they are read.
+
+    DIR is made if it is not there, and must be empty. A name is resolved once, now.
+    """
+    from dvfs.fs.mount import mount_daemon, mount_foreground
+    from dvfs.fs.options import READ_AHEAD_BYTES, MountOptions
+
+    dataset, directory = _named(words, dataset_id)
+    config = configuration({"cache_dir": cache_dir, "cache_size": cache_size})
+    config.check()
+    options = MountOptions(
+        directory=Path(directory),
+        state_dir=config.state_dir,
+        uid=uid,
+        gid=gid,
+        allow_other=allow_other,
+        subdir=os.fsencode(subdir).strip(b"/"),
+        prefetch=prefetch,
+        read_ahead_bytes=READ_AHEAD_BYTES if read_ahead is None else read_ahead,
+        fuse_options=tuple(option for given in fuse_options for option in given.split(",") if option),
+    )
+    # The version is opened in the daemon: nothing heavy, no thread and no handle is here when it is forked.
+    open_version = partial(open_for_mount, config, dataset)
+    if foreground:
+        mount_foreground(options, open_version, _tell)
+    else:
+        _tell(mount_daemon(options, open_version))
+
+
+def _named(words: tuple[str, ...], dataset_id: str | None) -> tuple[str, str]:
+    """Return the dataset and the directory."""
+    named = words if dataset_id is None else (dataset_id, *words)
+    if len(named) != 2:
+        raise click.UsageError("name a dataset and a directory: DATASET DIR", click.get_current_context())
+    return named[0], named[1]
+
+
+def _tell(ready: Ready) -> None:
+    if wants_json():
+        emit(
+            {
+                "id": ready.id,
+                "name": ready.name,
+                "version": ready.version,
+                "digest": ready.digest,
+                **name_fields("directory", os.fsencode(ready.directory)),
+                "pid": ready.pid,
+                "log": ready.log,
+            }
+        )
+    elif not wants_quiet():
+        say(f"Mounted {ready.name}@{ready.version} at {shown(ready.directory)}")
+        say(f"id: {ready.id}")
+        say(f"digest: {ready.digest}")
+    sys.stdout.flush()
