@@ -11,7 +11,6 @@ Thread-safe, as botocore's clients are. Does not create buckets.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ class S3Backend:
         self._payer: dict[str, Any] = {"RequestPayer": "requester"} if self._options.requester_pays else {}
         self._write_args = self._payer | _encryption(self._options)
         self._owns_client = client is None
-        with _no_collections(), self._errors("cannot open", ""):
+        with self._errors("cannot open", ""):
             self._client = client or make_client(self._options)
 
     @property
@@ -254,19 +253,6 @@ def make_client(options: S3Options) -> S3Client:
         config=config,
     )
     return cast("S3Client", client)
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Hold the cycle collector back: importing and parsing make no garbage, and it costs a quarter of their time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _encryption(options: S3Options) -> dict[str, Any]:

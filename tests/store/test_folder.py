@@ -455,3 +455,41 @@ def test_a_link_whose_reply_was_lost_was_ours(tmp_path: Path, monkeypatch: pytes
     etag = backend.put_if_absent(RECORD, OLD)
     assert backend.replace_if(RECORD, NEW, etag) == backend.get(RECORD).etag
     assert backend.get(RECORD).data == NEW
+
+
+def test_a_reader_overtaken_by_swaps_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between finding a generation and opening it, that generation is superseded and emptied."""
+    writer, reader = FolderBackend(tmp_path), FolderBackend(tmp_path)
+    etag = writer.put_if_absent(RECORD, b"0")
+    etag = writer.replace_if(RECORD, b"1", etag)
+    true_open = os.open
+
+    def overtaking_open(path: str, flags: int, mode: int = 0o777) -> int:
+        if path.endswith(",1"):
+            monkeypatch.setattr(os, "open", true_open)
+            writer.replace_if(RECORD, b"2", etag)
+        return true_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", overtaking_open)
+    assert reader.get(RECORD).data == b"2"
+    assert os.open is true_open
+
+
+def test_a_write_is_synced_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    true_fsync = os.fsync
+
+    def recording_fsync(fd: int) -> None:
+        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), tmp_path))
+        true_fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    backend = FolderBackend(tmp_path / "store")
+    backend.put_if_absent("packs/00/aa", b"x")
+    temp = next(name for name in synced if name.startswith("store/tmp/"))
+    assert synced == [".", "store", temp, "store", "store/packs", "store/packs/00"]
+    etag = backend.put_if_absent(RECORD, OLD)
+    synced.clear()
+    backend.replace_if(RECORD, NEW, etag)
+    assert synced[0].startswith("store/tmp/")
+    assert synced[1:] == ["store", "store/generations", "store/generations/datasets"]
