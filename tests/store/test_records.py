@@ -30,7 +30,7 @@ def test_versions_count_up_and_an_explicit_one_that_is_taken_is_refused(records:
     assert [records.insert(new(), None).version for _ in range(3)] == ["1.0.0", "1.0.1", "1.0.2"]
     assert records.insert(new(), "2.0rc1").version == "2.0rc1"
     assert records.insert(new(), None).version == "2.0rc2"
-    with pytest.raises(AlreadyExists, match="version 1.0.1 of p/n exists"):
+    with pytest.raises(AlreadyExists, match=r"version 1\.0\.1 of p/n exists"):
         records.insert(new(), "1.0.1")
 
 

@@ -1,0 +1,258 @@
+"""Copies of a version as ordinary files: into a folder of the user's, or read-only beside the cache.
+
+A copy is made in a temporary folder next to its place and renamed into it when it is whole. Every file is made through
+a descriptor of its own directory that was reached without following a link, so that no catalog, however hostile, has
+anything written outside of the target.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from dvfs.store.catalog.entry import Entry
+from dvfs.store.catalog.key import parent_of
+from dvfs.store.errors import DvfsError, InvalidInput, NoSpace
+from dvfs.store.version import Version
+
+OnFile = Callable[[bytes, int], None]
+"""Told the path and size in bytes of each file that is done."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_AHEAD_FILES = 256
+
+
+def copy_out(
+    version: Version,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    part: int | None = None,
+    num_parts: int | None = None,
+    workers: int = 8,
+    on_file: OnFile | None = None,
+) -> None:
+    """Make *target* a writable copy of *version*, or of *part* (from 0) of *num_parts* of it.
+
+    A folder there is replaced with *overwrite*, else it must be empty. Raises InvalidInput, NoSpace, and as
+    `Fetcher.block`; then *target* is as it was.
+    """
+    stretch = part_of(version.tree.entries, part, num_parts)
+    target = Path(os.path.abspath(target))
+    if os.path.lexists(target) and not overwrite and not _is_empty_folder(target):
+        raise InvalidInput(f"{target} exists and is not an empty folder", hint="--overwrite replaces it")
+    with_parent = target.parent
+    _local(lambda: with_parent.mkdir(parents=True, exist_ok=True), target)
+    fresh = target.with_name(f".{target.name}.dvfs-{secrets.token_hex(4)}")
+    try:
+        _Copy(version, fresh, workers, on_file, read_only=False).run(stretch)
+        _local(lambda: _replace(target, fresh), target)
+    except BaseException:
+        _remove(fresh)
+        raise
+
+
+def cached_copy(
+    version: Version,
+    root: Path,
+    *,
+    part: int | None = None,
+    num_parts: int | None = None,
+    workers: int = 8,
+    on_file: OnFile | None = None,
+) -> Path:
+    """Return a read-only copy of *version* (or a part, as `copy_out`) below *root*, made if it is not there yet."""
+    stretch = part_of(version.tree.entries, part, num_parts)
+    name = version.record.id if num_parts is None else f"{version.record.id}_{part}_{num_parts}"
+    place = root / name
+    if place.is_dir():
+        return place
+    _local(lambda: root.mkdir(parents=True, exist_ok=True), root)
+    fresh = root / f".{name}.dvfs-{secrets.token_hex(4)}"
+    try:
+        _Copy(version, fresh, workers, on_file, read_only=True).run(stretch)
+        os.rename(fresh, place)
+    except OSError as exc:
+        _remove(fresh)
+        if exc.errno in (errno.ENOTEMPTY, errno.EEXIST) and place.is_dir():
+            return place  # another process was faster; its copy is as whole as ours
+        raise _as_error(exc, place) from exc
+    except BaseException:
+        _remove(fresh)
+        raise
+    return place
+
+
+def part_of(entries: int, part: int | None, num_parts: int | None) -> tuple[int, int]:
+    """Return the ranks that *part* of *num_parts* covers: stretches of equal length, the first ones one longer."""
+    if part is None and num_parts is None:
+        return 0, entries
+    if part is None or num_parts is None or not 0 <= part < num_parts:
+        raise InvalidInput(f"part {part} of {num_parts} parts", hint="give --part 0 to N-1 together with --num-parts N")
+    size, longer = divmod(entries, num_parts)
+    start = part * size + min(part, longer)
+    return start, start + size + (part < longer)
+
+
+class _Copy:
+    """One copy of *version* into the folder *root*, which it makes."""
+
+    def __init__(self, version: Version, root: Path, workers: int, on_file: OnFile | None, *, read_only: bool) -> None:
+        self._version = version
+        self._root = root
+        self._workers = max(1, workers)
+        self._on_file = on_file
+        self._keep = ~0o222 if read_only else ~0
+        self._open: tuple[bytes, int] | None = None
+
+    def run(self, stretch: tuple[int, int]) -> None:
+        """Make the files with ranks in *stretch*, and all directories."""
+        try:
+            os.mkdir(self._root, 0o700)
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="dvfs-copy") as pool:
+                pending: deque[Future[None]] = deque()
+                try:
+                    for rank, path, entry in self._version.tree.scan():
+                        if entry.is_dir or stretch[0] <= rank < stretch[1]:
+                            self._make(path, entry, pool, pending)
+                        while len(pending) > _AHEAD_FILES:
+                            pending.popleft().result()
+                    while pending:
+                        pending.popleft().result()
+                finally:
+                    for future in pending:
+                        future.cancel()
+            self._finish_directories()
+        except OSError as exc:
+            raise _as_error(exc, self._root) from exc
+        finally:
+            self._close()
+
+    def _make(self, path: bytes, entry: Entry, pool: ThreadPoolExecutor, pending: deque[Future[None]]) -> None:
+        if not path:
+            return
+        directory = self._directory(parent_of(path))
+        name = path.rpartition(b"/")[2]
+        if entry.is_dir:
+            os.mkdir(name, 0o700, dir_fd=directory)
+        elif entry.is_link:
+            os.symlink(entry.target, name, dir_fd=directory)
+            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(name, flags, 0o600, dir_fd=directory)
+            try:
+                self._version.fetcher.want(self._version.blocks(entry))
+            except BaseException:
+                os.close(handle)
+                raise
+            pending.append(pool.submit(self._fill, handle, path, entry))
+
+    def _fill(self, handle: int, path: bytes, entry: Entry) -> None:
+        try:
+            for chunk in self._version.chunks(entry):
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(handle, view) :]
+            os.fchmod(handle, entry.mode & 0o7777 & self._keep)
+            os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))
+        except DvfsError as exc:
+            raise type(exc)(f"{os.fsdecode(path)}: {exc.message}", hint=exc.hint) from exc
+        finally:
+            os.close(handle)
+        if self._on_file is not None:
+            self._on_file(path, entry.size)
+
+    def _finish_directories(self) -> None:
+        """Set modes and times of directories, those inside before those around them."""
+        stop = self._version.tree.entries
+        while stop:
+            leaf, index = self._version.tree.leaf_at(stop - 1)
+            for at in range(index, -1, -1):
+                mode = leaf.modes[at]
+                if stat.S_ISDIR(mode):
+                    directory = self._directory(leaf.path_at(at))
+                    os.fchmod(directory, mode & 0o7777 & self._keep)
+                    os.utime(directory, ns=(leaf.mtimes[at], leaf.mtimes[at]))
+            stop -= index + 1
+
+    def _directory(self, path: bytes) -> int:
+        """Return a descriptor of directory *path* of the copy, reached step by step without following links."""
+        if self._open is not None and self._open[0] == path:
+            return self._open[1]
+        self._close()
+        handle = os.open(self._root, _DIRECTORY)
+        for name in path.split(b"/") if path else ():
+            try:
+                below = os.open(name, _DIRECTORY, dir_fd=handle)
+            finally:
+                os.close(handle)
+            handle = below
+        self._open = path, handle
+        return handle
+
+    def _close(self) -> None:
+        if self._open is not None:
+            os.close(self._open[1])
+            self._open = None
+
+
+def _is_empty_folder(path: Path) -> bool:
+    try:
+        return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    except OSError as exc:
+        raise _as_error(exc, path) from exc
+
+
+def _replace(target: Path, fresh: Path) -> None:
+    """Put *fresh* in the place of *target*; what was there goes when that is done."""
+    if not os.path.lexists(target) or _is_empty_folder(target):
+        os.rename(fresh, target)
+        return
+    old = target.with_name(f".{target.name}.dvfs-old-{secrets.token_hex(4)}")
+    os.rename(target, old)
+    os.rename(fresh, target)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a tree, its read-only directories too."""
+    if path.is_dir() and not path.is_symlink():
+        for folder, _, _ in _folders(path):
+            os.chmod(folder, 0o700)
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
+def _folders(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    os.chmod(path, 0o700)
+    for folder, names, files in os.walk(path):
+        for name in names:
+            below = os.path.join(folder, name)
+            if not os.path.islink(below):
+                os.chmod(below, 0o700)
+        yield folder, names, files
+
+
+def _local(step: Callable[[], object], path: Path) -> None:
+    try:
+        step()
+    except OSError as exc:
+        raise _as_error(exc, path) from exc
+
+
+def _as_error(exc: OSError, path: Path) -> DvfsError:
+    what = f"{os.fsdecode(exc.filename) if exc.filename else path}: {exc.strerror}"
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"cannot write the copy to {what}", hint="free some space, or copy to another disk")
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InvalidInput(f"cannot write the copy to {what}", hint="the folder must be one you may write to")
+    return InvalidInput(f"cannot write the copy to {what}")
