@@ -87,17 +87,16 @@ class Keeper:
 
     def has_room(self, size: int) -> bool:
         """Tell whether a block of *size* bytes may be stored at all."""
-        limit = self._limit
-        if limit is None:
-            try:
-                limit = self._budget()
-            except OSError as exc:
-                self._log.warning("limit", "cache %s: the disk does not tell its size: %s", self._root, exc)
-                return False
+        try:
+            budget = self._budget()
+        except OSError as exc:
+            self._log.warning("limit", "cache %s: the disk does not tell its size: %s", self._root, exc)
+            return False
+        limit = budget if self._limit is None else self._limit
         if size <= limit and self._usable:
             return True
-        if limit:
-            self.wake()
+        if budget:
+            self.wake()  # the disk may have room again
         return False
 
     def note_put(self, digest: bytes, size: int) -> None:
@@ -273,12 +272,12 @@ class Keeper:
 
     def _find_limit(self, cached_bytes: int) -> int:
         """Return how many bytes the cache may have now: its budget, less where the disk is short of its reserve."""
+        limit = self._budget()
         try:
             free = disk_space(self._root).free_bytes
-            limit = max(0, min(self._budget(), cached_bytes + free - self._reserve_bytes()))
+            limit = max(0, min(limit, cached_bytes + free - self._reserve_bytes()))
         except OSError as exc:
             self._log.warning("limit", "cache %s: the disk does not tell its size: %s", self._root, exc)
-            limit = 0
         self._limit = limit
         return limit
 

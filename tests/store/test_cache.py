@@ -158,12 +158,15 @@ def test_few_descriptors_serve_many_blocks_to_many_threads(tmp_path: Path) -> No
 
 def test_a_block_in_use_stays_open_before_others(tmp_path: Path) -> None:
     blocks = make_blocks(5)
+    with open_cache(tmp_path) as writer:
+        for digest, data in blocks.items():
+            writer.put(digest, data)
     cache = Cache(tmp_path, budget_bytes=1 << 30, reserve_bytes=0, max_open=3)
     digests = list(blocks)
     for digest in digests[:4]:
-        cache.put(digest, blocks[digest])
+        assert cache.get(digest)
     assert cache.read_nowait(digests[1], 0, 1)
-    cache.put(digests[4], blocks[digests[4]])
+    assert cache.get(digests[4])
     assert [number for number in range(5) if cache.read_nowait(digests[number], 0, 1)] == [1, 3, 4]
     cache.close()
 
