@@ -27,7 +27,6 @@ from dvfs.store.staging_schema import connect, database_errors, incoming_table
 
 _BODY = struct.Struct("<IqqQI")
 _BLOCK = struct.Struct("<I24sIIIB32s")
-_RUN = struct.Struct("<II")
 _EXTENT = struct.Struct("<I24sIIIB32sII")
 _BATCH = 2000
 _BEFORE_ALL = ""  # SQLite sorts every text before every blob, the empty one too
@@ -207,6 +206,14 @@ class Staging:
             self.serial,
         )
 
+    def removed(self) -> Iterator[Staged]:
+        """Yield the removals, in catalog order; no lock is held between two of them."""
+        return self._rows(
+            "SELECT s.key, s.kind, s.size, s.body, s.serial, NULL, NULL FROM staged s"
+            f" WHERE s.key > ?1 AND s.serial <= ?2 AND s.kind = {Kind.REMOVED:d} ORDER BY s.key LIMIT ?3",
+            self.serial,
+        )
+
     def pending(self) -> Pending:
         """Return how many files are still to be packed, and their bytes."""
         return Pending(*self._one(f"SELECT count(*), coalesce(sum(s.size), 0) FROM staged s WHERE {_UNPACKED}"))
@@ -268,13 +275,15 @@ def _staged(row: Sequence[Any]) -> Staged:
     mode, mtime_ns, ctime_ns, ino, length = _BODY.unpack_from(body)
     middle = _BODY.size + length
     local, target = body[_BODY.size : middle], body[middle:]
-    source = Source(path_of(key), _KINDS[kind], local, mode, size, mtime_ns, ctime_ns, ino, target)
-    return Staged(source, serial, digest, None if extents is None else decode_extents(extents))
+    # tuple.__new__ takes half the time of the constructors; a row comes by for each of a million files.
+    source = tuple.__new__(Source, (path_of(key), _KINDS[kind], local, mode, size, mtime_ns, ctime_ns, ino, target))
+    runs = None if extents is None else decode_extents(extents)
+    return tuple.__new__(Staged, (source, serial, digest, runs))
 
 
 def encode_extents(extents: Iterable[Extent]) -> bytes:
     """Return *extents* as bytes, 81 for each."""
-    return b"".join(_BLOCK.pack(*block) + _RUN.pack(start, length) for block, start, length in extents)
+    return b"".join([_EXTENT.pack(*block, start, length) for block, start, length in extents])
 
 
 def decode_extents(data: bytes) -> tuple[Extent, ...]:

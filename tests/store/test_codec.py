@@ -31,9 +31,7 @@ def test_policies_are_parsed(text: str, mode: str, level: int) -> None:
     assert Compression.parse(text) == Compression(mode, level)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "gzip", "zstd:0", "zstd:23", "zstd:", "zstd:-1", "auto:3", "none:3", "ZSTD"]
-)
+@pytest.mark.parametrize("text", ["", "gzip", "zstd:0", "zstd:23", "zstd:", "zstd:-1", "auto:3", "none:3", "ZSTD"])
 def test_unknown_policies_are_refused_with_a_hint(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Compression.parse(text)

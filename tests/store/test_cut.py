@@ -85,9 +85,7 @@ def vector_input(vector: dict[str, object]) -> bytes:
     return hashlib.shake_128(str(vector["seed"]).encode()).digest(size)
 
 
-@given(
-    st.integers(0, 20_000), st.integers(0, 1 << 30), st.sampled_from([64, 65, 100, 127]), st.integers(0, 3)
-)
+@given(st.integers(0, 20_000), st.integers(0, 1 << 30), st.sampled_from([64, 65, 100, 127]), st.integers(0, 3))
 def test_the_library_follows_the_rule(size: int, seed: int, least: int, normalization: int) -> None:
     cutting = Cutting(1024, 1024, least, 256, 1025, normalization)
     data = noise(size, seed)

@@ -186,6 +186,11 @@ def test_rows_may_change_while_they_are_iterated(staging: Staging) -> None:
     assert staging.pending().files == 4990
 
 
+def test_removals_are_told_by_themselves(staging: Staging) -> None:
+    staging.stage([file(b"a"), removal(b"b"), folder(b"c"), removal(b"c/d")])
+    assert [staged.source for staged in staging.removed()] == [removal(b"b"), removal(b"c/d")]
+
+
 def test_sent_blocks_are_remembered(staging: Staging) -> None:
     staging.mark_packed([], [block(1), block(2)])
     staging.mark_packed([], [block(2), block(3)])

@@ -1,0 +1,195 @@
+"""Reading ahead of packing: staged files become work items in catalog order, done by threads while others are packed.
+
+Small files that the page cache has are read in the calling thread: many short system calls in several threads cost
+more in handing over the interpreter lock than they take. Where reading them waits for a disk, threads read.
+
+Threads: a `ReadAhead` belongs to one thread, and owns others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from dvfs.store.codec import Compression
+from dvfs.store.cut import Cutting
+from dvfs.store.reading import (
+    Has,
+    Refused,
+    Sealed,
+    SmallFile,
+    SmallFiles,
+    read_and_seal_small_files,
+    read_large_file,
+    read_middling_file,
+    read_small_files,
+    refreshed,
+    seal,
+    seal_small_files,
+)
+from dvfs.store.source import Source
+from dvfs.store.staging import Staged
+
+MIDDLING_BYTES = 8 << 20
+"""Files up to this size are read whole by one thread; larger ones are cut as they are read."""
+
+_GROUP_FILES = 4096
+"""No more small files than this share a block."""
+
+_ROW_BYTES = 512
+"""About what a staged file takes in memory besides its bytes."""
+
+_SHORT_BYTES = 32 << 10
+"""A group whose files are shorter than this in the mean is worth reading in the calling thread."""
+
+_WAITING_THREADS = 8
+"""So many threads, at least, read where reading waits."""
+
+_WAITING_GROUPS = 16
+"""After one that waited, so many groups are read by threads before the calling thread tries again."""
+
+Row = tuple[Staged, Source]
+"""A staged file and what is to be read: its source, refreshed if that was asked for."""
+
+
+@dataclass(slots=True, eq=False)
+class CutFile:
+    """A file of several blocks."""
+
+    staged: Staged
+    source: Source
+
+
+@dataclass(slots=True)
+class Group:
+    """Small files for one block. *weight*: what it takes in memory, in bytes; so in all items."""
+
+    rows: list[Row]
+    weight: int
+    work: Future[SmallFiles]
+
+
+@dataclass(slots=True)
+class Middling:
+    """A whole file, cut."""
+
+    file: CutFile
+    weight: int
+    work: Future[list[Sealed]]
+
+
+@dataclass(slots=True)
+class Piece:
+    """One block of a large file."""
+
+    file: CutFile
+    weight: int
+    work: Future[Sealed]
+
+
+@dataclass(slots=True)
+class End:
+    """The end of a large file, or why a file cannot be taken."""
+
+    staged: Staged
+    file: CutFile | None
+    refused: Refused | None
+    weight: int = 0
+
+
+Item = Group | Middling | Piece | End
+
+
+class ReadAhead:
+    """Work items of staged files.
+
+    *workers*: threads that hash and compress. *refresh*: take changed files as they are now. *has_block*: tells, in
+    threads, which blocks need not be compressed. *before_cut*: told of each file that is going to be cut.
+    """
+
+    def __init__(
+        self,
+        *,
+        cutting: Cutting,
+        compression: Compression,
+        workers: int,
+        refresh: bool,
+        has_block: Has,
+        before_cut: Callable[[Source], None],
+    ) -> None:
+        self._cutting = cutting
+        self._compression = compression
+        self._refresh = refresh
+        self._has_block = has_block
+        self._before_cut = before_cut
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dvfs-pack")
+        self._readers = ThreadPoolExecutor(max(workers, _WAITING_THREADS), thread_name_prefix="dvfs-read")
+        self._waiting = 0
+
+    def close(self) -> None:
+        """Drop what has not been begun, and wait for the rest."""
+        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def items(self, rows: Iterable[Staged]) -> Iterator[Item]:
+        """Yield the work of *rows*, in their order, given to the threads as it is yielded."""
+        group: list[Row] = []
+        size = 0
+        for staged in rows:
+            source = staged.source
+            if self._refresh:
+                try:
+                    source = refreshed(source)
+                except Refused as refused:
+                    yield End(staged, None, refused)
+                    continue
+            small = source.size <= self._cutting.small_file_bytes
+            full = size + source.size > self._cutting.block_bytes or len(group) == _GROUP_FILES
+            if group and (full or not small):
+                yield self._group(group, size)
+                group, size = [], 0
+            if small:
+                group.append((staged, source))
+                size += source.size
+            else:
+                yield from self._cut(CutFile(staged, source))
+        if group:
+            yield self._group(group, size)
+
+    def _group(self, rows: list[Row], size: int) -> Group:
+        sources = [source for _, source in rows]
+        if size >= _SHORT_BYTES * len(rows):
+            work = self._threads.submit(read_and_seal_small_files, sources, self._compression)
+        elif self._waiting:
+            self._waiting -= 1
+            work = self._readers.submit(read_and_seal_small_files, sources, self._compression)
+        else:
+            work = self._threads.submit(seal_small_files, self._read_here(sources), self._compression)
+        return Group(rows, size + _ROW_BYTES * len(rows), work)
+
+    def _read_here(self, sources: list[Source]) -> list[SmallFile | Refused]:
+        begun, used = time.perf_counter(), time.thread_time()
+        files = read_small_files(sources)
+        used = time.thread_time() - used
+        if time.perf_counter() - begun > 4 * used:
+            self._waiting = _WAITING_GROUPS
+        return files
+
+    def _cut(self, file: CutFile) -> Iterator[Item]:
+        self._before_cut(file.source)
+        if file.source.size <= MIDDLING_BYTES:
+            work = self._threads.submit(
+                read_middling_file, file.source, self._cutting, self._compression, self._has_block
+            )
+            yield Middling(file, file.source.size, work)
+            return
+        try:
+            for raw in read_large_file(file.source, self._cutting):
+                piece = self._threads.submit(seal, raw, self._compression, self._has_block)
+                yield Piece(file, len(raw), piece)
+        except Refused as refused:
+            yield End(file.staged, None, refused)
+        else:
+            yield End(file.staged, file, None)
