@@ -30,10 +30,10 @@ def command(
     if wants_json():
         emit([record_fields(record) for record in records])
         return
-    head = _ROW.format("project", "name", "version", "tags", "created", "id")
+    head = _ROW.format("project", "name", "version", "tags", "created", "id").rstrip()
     say(head)
     say("-" * len(head))
     for record in records:
         tags_shown = ", ".join(record.tags)
         words = (record.project, record.name, record.version, tags_shown)
-        say(_ROW.format(*map(shown, words), moment(record.created_ns), record.id))
+        say(_ROW.format(*map(shown, words), moment(record.created_ns), record.id).rstrip())

@@ -1,7 +1,9 @@
-"""The program to run: `dvfs` in a process of its own, with all that it keeps in a temporary folder."""
+"""The program to run, with all that it keeps in a temporary folder."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -12,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dvfs.cli.main import run
+
+Word = str | bytes | os.PathLike[str]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -37,8 +43,23 @@ class Program:
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, *words: str | os.PathLike[str] | bytes, environ: Mapping[str, str] | None = None) -> Ran:
-        """Run `dvfs` with *words*; *environ* is added to the environment."""
+    def __call__(self, *words: Word, environ: Mapping[str, str] | None = None) -> Ran:
+        """Run `dvfs` with *words* inside this process, which is quick; *environ* is added to the environment."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ:
+                patch.delenv(name)
+            for name, value in (self.environ | dict(environ or {})).items():
+                patch.setenv(name, value)
+            patch.chdir(self.folder)
+            arguments = [os.fsdecode(word) for word in words]
+            patch.setattr(sys, "argv", ["dvfs", *arguments])
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = run(arguments)
+        return Ran(code, out.getvalue(), err.getvalue())
+
+    def process(self, *words: Word, environ: Mapping[str, str] | None = None) -> Ran:
+        """Run `dvfs` with *words* in a process of its own."""
         done = subprocess.run(
             [sys.executable, "-m", "dvfs", *words],
             cwd=self.folder,
@@ -50,16 +71,15 @@ class Program:
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def ok(self, *words: str | os.PathLike[str] | bytes, environ: Mapping[str, str] | None = None) -> str:
+    def ok(self, *words: Word, environ: Mapping[str, str] | None = None) -> str:
         """Run `dvfs` with *words*, which must end well without a word on stderr; return what it wrote."""
         ran = self(*words, environ=environ)
         assert (ran.code, ran.err) == (0, "")
         return ran.out
 
 
-@pytest.fixture
-def dvfs(tmp_path: Path) -> Program:
-    """The program, on an empty folder store."""
+def program(tmp_path: Path) -> Program:
+    """Return the program on an empty folder store, all in *tmp_path*."""
     work = tmp_path / "work"
     work.mkdir()
     return Program(
@@ -79,6 +99,12 @@ def dvfs(tmp_path: Path) -> Program:
 
 
 @pytest.fixture
+def dvfs(tmp_path: Path) -> Program:
+    """The program, on an empty folder store."""
+    return program(tmp_path)
+
+
+@pytest.fixture
 def dvfs_anywhere(dvfs: Program, store_url: str) -> Program:
     """The program on an empty store, of each kind."""
     dvfs.environ |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -89,7 +115,11 @@ def dvfs_anywhere(dvfs: Program, store_url: str) -> Program:
 @pytest.fixture
 def source(dvfs: Program) -> Path:
     """A small tree with odd things, in the working directory: `source`."""
-    root = dvfs.folder / "source"
+    return tree(dvfs.folder / "source")
+
+
+def tree(root: Path) -> Path:
+    """Make a small tree with odd things in *root*; return it."""
     (root / "sub" / "empty").mkdir(parents=True)
     (root / "a.txt").write_bytes(b"alpha\n")
     (root / "sub" / "b.txt").write_bytes(b"beta\n" * 100)

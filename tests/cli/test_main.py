@@ -69,6 +69,13 @@ def test_help_lists_all_commands(dvfs: Program) -> None:
     assert dvfs.ok("-h") == shown
 
 
+def test_as_a_process(dvfs: Program) -> None:
+    assert dvfs.process("--version").out == f"dvfs, version {__version__}\n"
+    ran = dvfs.process("config", b"not\xe9")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: there is no setting 'not\\udce9'\n")
+
+
 def test_version(dvfs: Program) -> None:
     assert dvfs.ok("--version") == f"dvfs, version {__version__}\n"
 
