@@ -159,7 +159,10 @@ class Draft:
         return count
 
     def finalize(self) -> Record:
-        """Finish the version; it never changes again. Raises WrongState when something is staged, or it is finished."""
+        """Finish the version; it never changes again. Raises WrongState when something is staged, or it is finished.
+
+        Crash points: `close:before-swap`, `close:after-swap` (of the record).
+        """
         pending = self.pending()
         if pending.changes:
             raise WrongState(
@@ -187,8 +190,10 @@ class Draft:
                     counts=counts,  # noqa: B023
                 )
 
+            self.store.crash("close:before-swap")
             record = self.store.records.update(record.id, complete)
             if record.status.is_finished:
+                self.store.crash("close:after-swap")
                 self.record = record
                 self._forget()
                 return record

@@ -32,18 +32,22 @@ def publish(store: Store, version: VersionId, staging: Staging, uploaded_bytes: 
     """Apply what *staging* holds, but files that are not packed, to the draft of *version*, and forget it there.
 
     *uploaded_bytes*: of data packs, added to the record's count. Returns the new record. Raises WrongState when the
-    version is finished, and as the backend; then nothing is forgotten, and a repeat does what is left.
+    version is finished, and as the backend; then nothing is forgotten, and a repeat does what is left. Crash points:
+    `publish:before-swap`, `publish:after-swap` (of the draft), `publish:after-clear` (of the staging).
     """
     while True:
         upto = staging.serial
         record = store.records.load(version).record
         check_state(record, "open")
         root, metadata_bytes = _apply(store, record, staging, upto)
+        store.crash("publish:before-swap")
         try:
             record = _swap(store, record, root, uploaded_bytes + metadata_bytes)
         except _Overtaken:
             continue
+        store.crash("publish:after-swap")
         staging.clear(upto)
+        store.crash("publish:after-clear")
         return record
 
 

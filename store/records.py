@@ -14,6 +14,7 @@ from typing import Literal
 
 from dvfs.store import version_number
 from dvfs.store.backend import Backend
+from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.errors import AlreadyExists, Conflict, Corrupt, InvalidInput, NotFound, Unavailable, WrongState
 from dvfs.store.ids import VersionId, is_version_id
 from dvfs.store.names import Names
@@ -40,9 +41,10 @@ class Stored:
 class Records:
     """The records in the store behind *backend*."""
 
-    def __init__(self, backend: Backend, cache: RecordCache) -> None:
+    def __init__(self, backend: Backend, cache: RecordCache, crash: CrashPoint = no_crash) -> None:
         self._backend = backend
         self._cache = cache
+        self._crash = crash
         self.names = Names(backend)
 
     def load(self, version: VersionId) -> Stored:
@@ -71,12 +73,16 @@ class Records:
     def insert(self, record: Record, version: str | None) -> Record:
         """Claim *version* (the next number when None) of the record's name and write the record; return it.
 
-        Raises AlreadyExists when the version is taken.
+        Raises AlreadyExists when the version is taken. Crash points: `create:before-claim`, `create:after-claim`,
+        `create:after-record`.
         """
+        self._crash("create:before-claim")
         number = self.names.claim(record.project, record.name, version, record.id)
+        self._crash("create:after-claim")
         record = record.with_fields(version=number)
         body = encode(record)
         etag = self._backend.put_if_absent(_key(record.id), body)
+        self._crash("create:after-record")
         self._cache.put([(record.id, etag, body)])
         return record
 

@@ -21,6 +21,7 @@ from dvfs.store.catalog.diff import merge
 from dvfs.store.catalog.pages import PageSource
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.clock import Clock, SystemClock
+from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.draft import Draft
 from dvfs.store.errors import InvalidInput, UnsupportedFormat
 from dvfs.store.fetch import Fetcher
@@ -39,6 +40,7 @@ class Store:
     """The store behind *backend*. *state_dir*: where staging and the cache of records are kept, for all stores.
 
     *wanted*: the parameters of a store that this makes. *parallel*: requests at once of one opened version.
+    *crash*: see `Records.insert`, `PackWriter`, `publish` and `Draft.finalize`.
     """
 
     def __init__(
@@ -50,13 +52,15 @@ class Store:
         clock: Clock | None = None,
         wanted: Parameters | None = None,
         parallel: int = 16,
+        crash: CrashPoint = no_crash,
     ) -> None:
         self.backend = backend
         self.cache = cache
+        self.crash = crash
         self.clock: Clock = clock or SystemClock()
         self.local = state_dir / "stores" / hashlib.sha256(os.fsencode(backend.url)).hexdigest()[:16]
         self._cached_records = RecordCache(self.local / "records.sqlite")
-        self.records = Records(backend, self._cached_records)
+        self.records = Records(backend, self._cached_records, crash)
         self._wanted = wanted or Parameters()
         self._parameters: Parameters | None = None
         self.parallel = parallel

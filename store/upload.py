@@ -102,6 +102,7 @@ def upload(
                 ),
                 reuse=_Reusable(draft, staging).reuse(),
                 progress=progress,
+                crash=store.crash,
             )
     if not staging.is_empty():
         publish(store, version, staging, result.stored_bytes)
