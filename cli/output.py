@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,6 +50,25 @@ def note(text: str) -> None:
 def emit(document: Mapping[str, Json] | list[Json]) -> None:
     """Print *document* to stdout as JSON in one line."""
     click.echo(json.dumps(document))
+
+
+def log_to_stderr() -> None:
+    """Have what the libraries log shown as `warning: …`, with `--json` as one object a line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(as_json=wants_json()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO if invocation().debug else logging.WARNING)
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        level, message = record.levelname.lower(), record.getMessage()
+        return json.dumps({level: message}) if self._as_json else f"{level}: {message}"
 
 
 def shown(name: bytes | str) -> str:

@@ -15,6 +15,7 @@ import click
 
 from dvfs.cli.config import Config, Value
 from dvfs.cli.options import invocation
+from dvfs.cli.output import log_to_stderr
 from dvfs.cli.state import InUse
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Session:
 @contextmanager
 def opened() -> Iterator[Session]:
     """Open the store, and close it at the end. No request is made yet."""
+    log_to_stderr()
     config = configuration()
     with opened_store(config) as store:
         yield Session(config, store, InUse(config.state_dir, store.backend.url))
@@ -67,11 +69,10 @@ def opened_store(config: Config) -> Iterator[Store]:
 
 
 @contextmanager
-def opened_cache(config: Config | None = None) -> Iterator[Cache]:
+def opened_cache(config: Config) -> Iterator[Cache]:
     """Open the local cache that *config* names, and close it at the end."""
     from dvfs.store.cache import Cache
 
-    config = config or configuration()
     cache = Cache(config.cache_dir, budget_bytes=config.cache_bytes)
     try:
         yield cache

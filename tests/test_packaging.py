@@ -35,9 +35,7 @@ def pyproject() -> dict[str, Any]:
 
 def sources() -> list[str]:
     """Paths of all modules of the three layers, relative to the root of the repository."""
-    return sorted(
-        path.relative_to(ROOT).as_posix() for layer in LAYERS for path in (ROOT / layer).rglob("*.py")
-    )
+    return sorted(path.relative_to(ROOT).as_posix() for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 
 
 def imported(source: str) -> Iterator[tuple[int, str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from dvfs.cli.options import HELP_NAMES, Command, common, json_option, quiet_option
-from dvfs.cli.output import counted, emit, say, shown_size, wants_json, wants_quiet
+from dvfs.cli.output import counted, emit, log_to_stderr, say, shown_size, wants_json, wants_quiet
 from dvfs.cli.progress import progress
-from dvfs.cli.session import opened_cache
+from dvfs.cli.session import configuration, opened_cache
 
 
 @click.group(name="cache", context_settings=HELP_NAMES)
@@ -20,7 +20,8 @@ def command() -> None:
 @common
 def info() -> None:
     """Show where the cache is, what it holds and what it may hold."""
-    with opened_cache() as cache:
+    log_to_stderr()
+    with opened_cache(configuration()) as cache:
         found = cache.info()
     if wants_json():
         emit(
@@ -44,7 +45,8 @@ def info() -> None:
 @common
 def clear() -> None:
     """Empty the cache. Nothing is lost: what is read again is fetched again."""
-    with opened_cache() as cache:
+    log_to_stderr()
+    with opened_cache(configuration()) as cache:
         before = cache.info()
         cache.clear()
         after = cache.info()
@@ -64,7 +66,8 @@ def verify() -> None:
 
     Exits 0 also when some were damaged: they are fetched again when they are needed.
     """
-    with opened_cache() as cache, progress() as bar:
+    log_to_stderr()
+    with opened_cache(configuration()) as cache, progress() as bar:
         report = cache.verify(bar.on_bytes)
     if wants_json():
         emit(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +129,31 @@ def test_a_reader_that_goes_away_is_no_error_to_talk_about(dvfs: Program) -> Non
     with process.stderr as errors:
         assert errors.read() == b""
     assert process.wait() == 1
+
+
+def test_an_interrupt_exits_130_though_the_store_does_not_answer(dvfs: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        environ = {
+            "DVFS_STORE": "s3://bucket/prefix",
+            "DVFS_S3_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "DVFS_S3_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "y",
+            "PYTHONWARNINGS": "",  # the connection is left to the end of the process
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvfs", "search"],
+            cwd=dvfs.folder,
+            env=dvfs.environ | environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", "\nerror: interrupted\n")
+    assert process.returncode == 130
 
 
 def test_config_shows_and_sets(dvfs: Program, tmp_path: Path) -> None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 
-from dvfs.cli.progress import Bar
+import click
+import pytest
+
+from dvfs.cli.options import Invocation
+from dvfs.cli.progress import Bar, progress
 
 
 def bar(stream: io.StringIO | None, times: list[float], *, verbose: bool = False) -> Bar:
@@ -42,6 +48,37 @@ def test_a_line_is_drawn_over_the_one_before_and_taken_away() -> None:
     counts.draw()
     counts.clear()
     assert stream.getvalue() == "\r1000 B  0 B/s\r1.0 KiB  0 B/s\r" + " " * 14 + "\r"
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal, and sets *drawn* when it is written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = threading.Event()
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.drawn.set()
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("told", "is_drawn"), [(Invocation(), True), (Invocation(json=True), False), (Invocation(quiet=True), False)]
+)
+def test_a_terminal_gets_a_line_unless_told_otherwise(
+    told: Invocation, is_drawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with click.Context(click.Command("x"), obj=told), progress() as counts:
+        counts.on_bytes(1)
+        assert not is_drawn or terminal.drawn.wait(30)
+    assert terminal.getvalue().startswith("\r1 B ") == is_drawn
+    assert terminal.getvalue().endswith(" \r") == is_drawn
+    assert "progress" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_nothing_is_drawn_without_a_terminal() -> None:
