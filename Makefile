@@ -23,7 +23,7 @@ test-large: $(STAMP)
 lint: $(STAMP)
 	$(PYTHON_ENV)/ruff format --check
 	$(PYTHON_ENV)/ruff check
-	$(PYTHON_ENV)/mypy dvfs tests
+	$(PYTHON_ENV)/mypy dvfs tests bench
 
 bench: $(STAMP)
 	PATH="$(CURDIR)/$(PYTHON_ENV):$$PATH" $(PYTHON_ENV)/python -m bench

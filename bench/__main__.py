@@ -1,0 +1,108 @@
+"""`python -m bench`: runs the workloads and prints the table. Options: `python -m bench --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from bench import machine, report
+from bench.scale import SCALES, Scale
+from bench.session import Session, started, tell
+from bench.timing import Row
+from bench.trees import Tree, make_big, make_images, make_texts
+from bench.workloads import big_file, first_byte, ingest, start, walks
+from bench.workloads.epochs import Epochs
+
+OUT = machine.ROOT / "bench" / "out"
+DOCS = machine.ROOT / "docs" / "BENCHMARKS.md"
+GROUPS = ("help", "images", "texts", "big")
+COLD_GOALS = {"images": 2.0, "texts": 5.0}
+
+
+def run(scale: Scale, groups: Sequence[str], folder: Path) -> list[Row]:
+    """Measure *groups* of workloads in the empty *folder* and return the rows."""
+    with started(scale, folder, lambda row: tell(report.text_line(row))) as session:
+        if "help" in groups:
+            start.measure(session)
+        if "images" in groups:
+            _trees(session, make_images(folder, scale.image_files, scale.image_folders))
+        if "texts" in groups:
+            _trees(session, make_texts(folder, scale.text_files, scale.text_folders))
+        if "big" in groups:
+            _big(session, make_big(folder, scale.big_bytes))
+        return session.rows
+
+
+def _trees(session: Session, tree: Tree) -> None:
+    tell(f"{tree.name}: {len(tree.files)} files, {tree.bytes / 1e6:.0f} MB")
+    dataset = ingest.measure(session, tree)
+    first_byte.measure(session, tree, dataset)
+    Epochs(session, tree, dataset, COLD_GOALS[tree.name]).measure()
+    walks.measure(session, tree, dataset)
+    machine.remove_tree(tree.root)
+
+
+def _big(session: Session, tree: Tree) -> None:
+    tell(f"{tree.name}: one file of {tree.bytes / 1e6:.0f} MB")
+    big_file.measure(session, tree)
+    machine.remove_tree(tree.root)
+
+
+def _told() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure dvfs on this machine.")
+    parser.add_argument(
+        "--scale",
+        choices=[*SCALES],
+        default=os.environ.get("SCALE") or "full",
+        help="how much is measured: small takes about 3 minutes, full about 20  [env var: SCALE; default: full]",
+    )
+    parser.add_argument("--only", choices=GROUPS, action="append", help="measure this group only; may be repeated")
+    parser.add_argument("--work-dir", type=Path, help="folder for everything a run writes  [default: as $TMPDIR says]")
+    parser.add_argument("--write-docs", action="store_true", help="put the table into docs/BENCHMARKS.md")
+    parser.add_argument("--from", dest="figures", type=Path, metavar="JSON", help="take the figures of an earlier run")
+    told = parser.parse_args()
+    if told.scale not in SCALES:
+        parser.error(f"SCALE is {told.scale!r}: choose from {', '.join(SCALES)}")
+    return told
+
+
+def main() -> None:
+    told = _told()
+    if told.figures is not None:
+        rows, about = report.from_json(json.loads(told.figures.read_text()))
+    else:
+        rows, about = _measured(SCALES[told.scale], told.only or GROUPS, told.work_dir)
+        tell(f"figures: {report.write_json(OUT, rows, about)}")
+    print(report.text_table(rows))
+    if told.write_docs:
+        report.write_docs(DOCS, rows, about)
+
+
+def _measured(scale: Scale, groups: Sequence[str], work_dir: Path | None) -> tuple[list[Row], dict[str, str]]:
+    signal.signal(signal.SIGTERM, _interrupt)
+    # A short name: folders of sockets are in it.
+    folder = Path(tempfile.mkdtemp(prefix="dvfs-bench-", dir=work_dir))
+    try:
+        machine.check_disk(folder, scale.disk_bytes)
+        about = {"scale": scale.name, "date": time.strftime("%Y-%m-%d")} | machine.description(folder)
+        began = time.monotonic()
+        rows = run(scale, groups, folder)
+        return rows, about | {"minutes": f"{(time.monotonic() - began) / 60:.1f}"}
+    finally:
+        machine.remove_tree(folder)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

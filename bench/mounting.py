@@ -1,0 +1,88 @@
+"""dvfs by its command line: versions made, mounts made and taken away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from bench.programs import Failed, Programs, Ran, Usage, usage
+from bench.trees import Tree
+
+DVFS = (sys.executable, "-m", "dvfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A mount at *directory*; the command took *seconds*, the daemon is *pid*."""
+
+    directory: Path
+    seconds: float
+    pid: int
+
+    def usage(self) -> Usage:
+        """Return what the daemon used so far."""
+        return usage(self.pid)
+
+
+class Dvfs:
+    """The program dvfs with a store, and a state folder and caches in *folder*. Not thread-safe."""
+
+    def __init__(self, programs: Programs, store: str, folder: Path) -> None:
+        self._programs = programs
+        self._numbers = count()
+        self._folder = folder
+        self._variables = {
+            "DVFS_STORE": store,
+            "DVFS_STATE_DIR": str(folder / "state"),
+            "DVFS_CACHE_DIR": str(folder / "cache-of-writers"),
+            "DVFS_CONFIG": str(folder / "no-such-config.toml"),
+        }
+        (folder / "state").mkdir(parents=True)
+
+    def create(self, tree: Tree) -> tuple[str, dict[str, float]]:
+        """Make a version of *tree* with create, add and close; return its id and the seconds of each command."""
+        name = f"{tree.name}-{next(self._numbers)}"
+        created = self._run("create", "--project", "bench", "--name", name, "-q")
+        dataset = created.output.strip()
+        added = self._run("add", "--id", dataset, "--files", str(tree.root))
+        closed = self._run("close", "--id", dataset)
+        return dataset, {"create": created.seconds, "add": added.seconds, "close": closed.seconds}
+
+    def new_cache(self) -> Path:
+        """Return a folder for a cache that is not there yet."""
+        return self._folder / f"cache-{next(self._numbers)}"
+
+    @contextmanager
+    def mounted(self, dataset: str, cache: Path) -> Iterator[Mounted]:
+        """Mount the version with *cache*, and unmount it at the end. Raises Failed."""
+        directory = self._folder / f"mount-{next(self._numbers)}"
+        try:
+            ran = self._run("mount", "--json", dataset, str(directory), cache=cache)
+            yield Mounted(directory, ran.seconds, json.loads(ran.output)["pid"])
+        finally:
+            self._unmount(directory)
+
+    def help_seconds(self) -> float:
+        """Return how long `dvfs --help` takes."""
+        return self._programs.seconds_of([*DVFS, "--help"])
+
+    def _run(self, *words: str, cache: Path | None = None) -> Ran:
+        variables = self._variables if cache is None else self._variables | {"DVFS_CACHE_DIR": str(cache)}
+        return self._programs.run([*DVFS, *words], variables)
+
+    def _unmount(self, directory: Path) -> None:
+        if not directory.is_mount():
+            return
+        try:
+            self._run("umount", str(directory))
+        except Failed:
+            # The benchmark leaves no mount behind, whatever dvfs says.
+            subprocess.run(["fusermount3", "-u", "-z", str(directory)], check=False)
+            raise
+        directory.rmdir()

@@ -1,0 +1,44 @@
+"""How much a run measures: the sizes of the trees and how often short things are repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The sizes of one run.
+
+    *image_files* in *image_folders*, ~110 KB each; *text_files* in *text_folders*, 1-4 KB each; *big_bytes* is
+    the size of the one big file, *random_reads* the number of 64 KiB reads of it. A contestant runs again until
+    it took *enough_seconds* in sum or ran *most_runs* times; whole cold epochs run *cold_rounds* times.
+    *disk_bytes* is what must be free before it starts.
+    """
+
+    name: str
+    image_files: int
+    image_folders: int
+    text_files: int
+    text_folders: int
+    big_bytes: int
+    random_reads: int
+    cold_rounds: int
+    most_runs: int
+    enough_seconds: float
+    disk_bytes: int
+    threads: tuple[int, ...] = (1, 4, 16)
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale("tiny", 100, 4, 400, 8, 16 * MIB, 50, 1, 2, 0.5, 1 * GIB),
+        Scale("small", 2_000, 20, 10_000, 50, 256 * MIB, 1_000, 1, 7, 1.5, 6 * GIB),
+        Scale("full", 20_000, 200, 100_000, 500, 2 * GIB, 1_000, 1, 7, 4.0, 40 * GIB),
+    )
+}
+"""`tiny` shows only that everything runs: its figures mean nothing."""

@@ -1,0 +1,132 @@
+"""The trees that are measured: made anew for each run, names and sizes from fixed seeds.
+
+Content of images is random, so nothing can be compressed or found twice; texts are words as frequent as in
+natural language, and no two files in one megabyte share a passage.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from bench.scale import KIB, MIB
+
+SEED = 20_240_229
+IMAGE_MEAN_BYTES = 110_000
+IMAGE_SPREAD = 0.5
+"""Standard deviation of the logarithm of an image's size."""
+TEXT_BYTES = (1 * KIB, 4 * KIB)
+_SLAB_BYTES = 64 * MIB
+_WORDS = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A directory *root* of *files* (paths below it, in order of creation), *bytes* in sum, in *folders* folders.
+
+    *list_file* holds the paths, each ended by NUL.
+    """
+
+    name: str
+    root: Path
+    files: tuple[bytes, ...]
+    folders: int
+    bytes: int
+    list_file: Path
+
+    @property
+    def entries(self) -> int:
+        """Files and folders, the root too: what `find` prints."""
+        return len(self.files) + self.folders + 1
+
+
+def make_images(folder: Path, count: int, folders: int) -> Tree:
+    """Make *count* incompressible files of lognormal sizes, ~110 KB in the mean."""
+    rng = random.Random(SEED)
+    # The mean of a lognormal is exp(mu + sigma²/2).
+    scale = IMAGE_MEAN_BYTES / 2.718281828459045 ** (IMAGE_SPREAD**2 / 2)
+    sizes = [max(1 * KIB, int(scale * rng.lognormvariate(0, IMAGE_SPREAD))) for _ in range(count)]
+    names = [b"class_%04d/img_%08x.jpg" % (number % folders, rng.getrandbits(32)) for number in range(count)]
+    return _written(folder, "images", _distinct(names), sizes, _random_slabs())
+
+
+def make_texts(folder: Path, count: int, folders: int) -> Tree:
+    """Make *count* files of 1-4 KB of text."""
+    rng = random.Random(SEED + 1)
+    sizes = [rng.randint(*TEXT_BYTES) for _ in range(count)]
+    names = [b"part_%04d/doc_%08x.txt" % (number % folders, rng.getrandbits(32)) for number in range(count)]
+    text = _text(rng, min(_SLAB_BYTES, sum(sizes) + 1))
+    return _written(folder, "texts", _distinct(names), sizes, _again(text))
+
+
+def make_big(folder: Path, size: int) -> Tree:
+    """Make one file of *size* random bytes."""
+    return _written(folder, "big", [b"big.bin"], [size], _random_slabs())
+
+
+def _written(folder: Path, name: str, paths: Sequence[bytes], sizes: Sequence[int], slabs: Iterator[bytes]) -> Tree:
+    root = folder / name
+    parents = sorted({os.path.dirname(path) for path in paths} - {b""})
+    for parent in parents:
+        os.makedirs(os.path.join(os.fsencode(root), parent))
+    root.mkdir(exist_ok=True)
+    # In the order of folders, as a copy would have made them: a native directory lies on the disk as it does then.
+    files = sorted(zip(paths, sizes, strict=True))
+    source = _Source(slabs)
+    for path, size in files:
+        with open(os.path.join(os.fsencode(root), path), "xb", buffering=0) as file:
+            left = size
+            while left:
+                left -= file.write(source.take(min(left, _SLAB_BYTES)))
+    list_file = folder / f"{name}.list"
+    list_file.write_bytes(b"".join(path + b"\0" for path, _ in files))
+    return Tree(name, root, tuple(path for path, _ in files), len(parents), sum(sizes), list_file)
+
+
+class _Source:
+    """Bytes from one slab after the other."""
+
+    def __init__(self, slabs: Iterator[bytes]) -> None:
+        self._slabs = slabs
+        self._slab = memoryview(b"")
+
+    def take(self, size: int) -> memoryview:
+        """Return up to *size* next bytes, at least one."""
+        if not self._slab:
+            self._slab = memoryview(next(self._slabs))
+        taken, self._slab = self._slab[:size], self._slab[size:]
+        return taken
+
+
+def _random_slabs() -> Iterator[bytes]:
+    while True:
+        yield os.urandom(_SLAB_BYTES)
+
+
+def _again(text: bytes) -> Iterator[bytes]:
+    while True:
+        yield text
+
+
+def _text(rng: random.Random, size: int) -> bytes:
+    """Return at least *size* bytes of words, the n-th of them with a frequency in proportion to 1/n."""
+    letters = "etaoinshrdlucmfwypvbgk"
+    words = ["".join(rng.choices(letters, k=rng.randint(2, 11))) for _ in range(_WORDS)]
+    weights = list(accumulate(1 / number for number in range(1, _WORDS + 1)))
+    lines = []
+    made = 0
+    while made < size:
+        line = " ".join(rng.choices(words, cum_weights=weights, k=2_000)) + ".\n"
+        lines.append(line)
+        made += len(line)
+    return "".join(lines).encode()
+
+
+def _distinct(names: Sequence[bytes]) -> Sequence[bytes]:
+    if len(set(names)) != len(names):
+        raise ValueError("two files of one name: choose another seed")
+    return names
