@@ -19,9 +19,6 @@ from dvfs.store.ids import PackId, pack_key
 from dvfs.store.pack import PackBuilder
 from dvfs.store.staging import PackedFile
 
-MAX_FILES = 32_768
-"""A pack ends after so many files, however short it is: they wait in memory until it is put."""
-
 Put = Callable[[str, Buffer], object]
 """Stores a pack under its key; called in threads; returns when it is durably there."""
 
@@ -45,6 +42,8 @@ class _Pack:
 class PackWriter:
     """Packs of about *pack_bytes*, with ids from *new_pack*, handed to *put*; *mark* is told what is there.
 
+    A pack ends also when *files_per_pack* wait for it.
+
     Crash points: `pack:before-put` and `pack:after-put` (in a thread), `pack:before-mark`, `pack:after-mark`.
     """
 
@@ -56,7 +55,7 @@ class PackWriter:
         mark: Mark,
         pack_bytes: int,
         puts: int,
-        max_files: int = MAX_FILES,
+        files_per_pack: int,
         crash: CrashPoint = no_crash,
     ) -> None:
         self._new_pack = new_pack
@@ -64,7 +63,7 @@ class PackWriter:
         self._mark = mark
         self._pack_bytes = pack_bytes
         self._puts = puts
-        self._max_files = max_files
+        self._files_per_pack = files_per_pack
         self._crash = crash
         self._threads = ThreadPoolExecutor(puts, thread_name_prefix="dvfs-put")
         self._current: _Pack | None = None
@@ -106,10 +105,10 @@ class PackWriter:
         """Send the pack if it is full; called between files, or between blocks of a cut one."""
         pack = self._current
         if pack is not None and (
-            pack.builder.stored_bytes >= self._pack_bytes or len(pack.files) + len(pack.shared) >= self._max_files
+            pack.builder.stored_bytes >= self._pack_bytes or len(pack.files) + len(pack.shared) >= self._files_per_pack
         ):
             self._send()
-        if len(self._ready) >= self._max_files:
+        if len(self._ready) >= self._files_per_pack:
             self._tell([])
         self._reap(block=False)
 

@@ -37,6 +37,9 @@ _MAX_SENDING_BYTES = 128 << 20
 """With longer packs fewer are sent at once."""
 
 
+_FILES_PER_BLOCK = 4096
+
+
 class Progress(Protocol):
     """Is told how packing goes on, in the caller's thread."""
 
@@ -55,6 +58,8 @@ class PackingOptions:
 
     *pack_bytes*: a pack is sent when it has so many. *workers*: threads that read, hash and compress. *refresh*: take
     changed files as they are now. *puts*: packs on their way at once. *ahead_bytes*: raw bytes read and not packed.
+    *whole_bytes*: files up to this size are read whole by one thread; larger ones are cut as they are read.
+    *files_per_pack*: a pack is sent when so many files wait for it, however short it is: they wait in memory.
     """
 
     cutting: Cutting = field(default_factory=Cutting)
@@ -64,6 +69,8 @@ class PackingOptions:
     refresh: bool = False
     puts: int = 3
     ahead_bytes: int = 32 << 20
+    whole_bytes: int = 8 << 20
+    files_per_pack: int = 32_768
 
 
 @dataclass(slots=True)
@@ -112,6 +119,7 @@ def pack_files(
         put=put,
         mark=mark,
         pack_bytes=options.pack_bytes,
+        files_per_pack=options.files_per_pack,
         puts=max(1, min(options.puts, _MAX_SENDING_BYTES // options.pack_bytes)),
         crash=crash,
     )
@@ -142,6 +150,8 @@ class _Packing:
             compression=options.compression,
             workers=options.workers,
             refresh=options.refresh,
+            whole_bytes=options.whole_bytes,
+            files_per_block=min(_FILES_PER_BLOCK, options.files_per_pack),
             has_block=inventory.has_block,
             before_cut=inventory.add_base,
         )

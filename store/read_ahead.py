@@ -32,17 +32,14 @@ from dvfs.store.reading import (
 from dvfs.store.source import Source
 from dvfs.store.staging import Staged
 
-MIDDLING_BYTES = 8 << 20
-"""Files up to this size are read whole by one thread; larger ones are cut as they are read."""
-
-_GROUP_FILES = 4096
-"""No more small files than this share a block."""
-
 _ROW_BYTES = 512
 """About what a staged file takes in memory besides its bytes."""
 
 _SHORT_BYTES = 32 << 10
 """A group whose files are shorter than this in the mean is worth reading in the calling thread."""
+
+_WAITED = 4.0
+"""Reading waited if it took so many times the processor's time."""
 
 _WAITING_THREADS = 8
 """So many threads, at least, read where reading waits."""
@@ -105,8 +102,10 @@ Item = Group | Middling | Piece | End
 class ReadAhead:
     """Work items of staged files.
 
-    *workers*: threads that hash and compress. *refresh*: take changed files as they are now. *has_block*: tells, in
-    threads, which blocks need not be compressed. *before_cut*: told of each file that is going to be cut.
+    *workers*: threads that hash and compress. *refresh*: take changed files as they are now. *whole_bytes*: up to
+    this size a file that is cut is read whole by one thread. *files_per_block*: no more small ones share a block.
+    *has_block*: tells, in threads, which blocks need not be compressed. *before_cut*: told of each file that is going
+    to be cut. *wall*: a clock, in seconds.
     """
 
     def __init__(
@@ -116,14 +115,20 @@ class ReadAhead:
         compression: Compression,
         workers: int,
         refresh: bool,
+        whole_bytes: int,
+        files_per_block: int,
         has_block: Has,
         before_cut: Callable[[Source], None],
+        wall: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._cutting = cutting
         self._compression = compression
         self._refresh = refresh
+        self._whole_bytes = whole_bytes
+        self._files_per_block = files_per_block
         self._has_block = has_block
         self._before_cut = before_cut
+        self._wall = wall
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dvfs-pack")
         self._readers = ThreadPoolExecutor(max(workers, _WAITING_THREADS), thread_name_prefix="dvfs-read")
         self._waiting = 0
@@ -146,7 +151,7 @@ class ReadAhead:
                     yield End(staged, None, refused)
                     continue
             small = source.size <= self._cutting.small_file_bytes
-            full = size + source.size > self._cutting.block_bytes or len(group) == _GROUP_FILES
+            full = size + source.size > self._cutting.block_bytes or len(group) == self._files_per_block
             if group and (full or not small):
                 yield self._group(group, size)
                 group, size = [], 0
@@ -170,16 +175,15 @@ class ReadAhead:
         return Group(rows, size + _ROW_BYTES * len(rows), work)
 
     def _read_here(self, sources: list[Source]) -> list[SmallFile | Refused]:
-        begun, used = time.perf_counter(), time.thread_time()
+        begun, used = self._wall(), time.thread_time()
         files = read_small_files(sources)
-        used = time.thread_time() - used
-        if time.perf_counter() - begun > 4 * used:
+        if self._wall() - begun > _WAITED * (time.thread_time() - used):
             self._waiting = _WAITING_GROUPS
         return files
 
     def _cut(self, file: CutFile) -> Iterator[Item]:
         self._before_cut(file.source)
-        if file.source.size <= MIDDLING_BYTES:
+        if file.source.size <= self._whole_bytes:
             work = self._threads.submit(
                 read_middling_file, file.source, self._cutting, self._compression, self._has_block
             )

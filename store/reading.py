@@ -6,6 +6,7 @@ taken only if its stat, after reading, is the one that was noted: then it was so
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from dvfs.store.digest import Buffer, block_digest
 from dvfs.store.source import Source, open_source, why
 
 CHANGED = "changed since it was added"
+
+_NO_FILE_ANY_MORE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO))
 
 Has = Callable[[bytes], bool]
 """Tells whether the bytes of a digest need not be sent."""
@@ -141,7 +144,7 @@ def _read_small(source: Source) -> bytes:
     try:
         handle = open_source(source.source)
     except OSError as exc:
-        raise Refused(why(exc)) from exc
+        raise _refused(exc) from exc
     try:
         data = os.read(handle, source.size)
         while len(data) < source.size and (more := os.read(handle, source.size - len(data))):
@@ -149,10 +152,14 @@ def _read_small(source: Source) -> bytes:
         if not source.fits(os.fstat(handle)) or len(data) != source.size:
             raise Refused(CHANGED, changed=True)
     except OSError as exc:
-        raise Refused(why(exc)) from exc
+        raise _refused(exc) from exc
     finally:
         os.close(handle)
     return data
+
+
+def _refused(exc: OSError) -> Refused:
+    return Refused(why(exc), changed=exc.errno in _NO_FILE_ANY_MORE)
 
 
 @contextmanager
@@ -165,4 +172,4 @@ def _opened(source: Source) -> Iterator[int]:
         finally:
             os.close(handle)
     except OSError as exc:
-        raise Refused(why(exc)) from exc
+        raise _refused(exc) from exc

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvfs.store.backend import Blob, ObjectInfo
 from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Codec
 from dvfs.store.codec import Compression, compress, decompress
-from dvfs.store.digest import Buffer, block_digest
+from dvfs.store.digest import block_digest
 from dvfs.store.errors import Corrupt, Internal, NotFound, UnsupportedFormat
 from dvfs.store.ids import PackId, VersionId, new_pack_id, pack_key
 from dvfs.store.pack import TRAILER_BYTES, PackBuilder, PackFooter, footer_bytes, parse_footer, read_footer
+from tests.memory_backend import MemoryBackend
 from tests.store.noise import noise
 
 VERSION = VersionId("0123456789abcdef" * 2)
@@ -25,40 +24,11 @@ GOLDEN = Path(__file__).parents[1] / "format" / "pack.bin"
 GOLDEN_BLOCKS = [b"a", b"the same words again " * 20, noise(300)]
 
 
-class ReadOnlyObjects:
-    """A backend of given objects that counts the requests."""
-
-    url = "memory:"
-
-    def __init__(self, objects: dict[str, bytes]) -> None:
-        self.objects = objects
-        self.requests: list[str] = []
-
-    def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
-        self.requests.append("get")
-        data = self.objects[key]
-        return Blob(data[start : None if length is None else start + length], "etag")
-
-    def head(self, key: str) -> ObjectInfo:
-        self.requests.append("head")
-        if key not in self.objects:
-            raise NotFound(f"no object {key}")
-        return ObjectInfo(key, "etag", len(self.objects[key]))
-
-    def put_if_absent(self, key: str, data: Buffer) -> str:
-        raise NotImplementedError
-
-    def replace_if(self, key: str, data: Buffer, etag: str) -> str:
-        raise NotImplementedError
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        raise NotImplementedError
-
-    def delete(self, key: str) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
+def stored(data: bytes) -> MemoryBackend:
+    """A backend with one pack."""
+    backend = MemoryBackend()
+    backend.objects[pack_key(PACK)] = data
+    return backend
 
 
 def build(blocks: list[bytes], policy: Compression | None = None) -> tuple[bytes, list[BlockRef]]:
@@ -197,18 +167,18 @@ def test_the_builder_refuses_what_no_block_is() -> None:
 def test_a_footer_is_read_in_one_get_and_a_long_one_in_two() -> None:
     short, _ = build([noise(100_000)])
     long, refs = build([struct.pack("<I", number) for number in range(2000)])
-    objects = ReadOnlyObjects({pack_key(PACK): short})
-    assert len(read_footer(objects, PACK).blocks) == 1
-    assert objects.requests == ["head", "get"]
-    objects = ReadOnlyObjects({pack_key(PACK): long})
-    assert read_footer(objects, PACK).blocks == tuple(refs)
-    assert objects.requests == ["head", "get", "get"]
+    backend = stored(short)
+    assert len(read_footer(backend, PACK).blocks) == 1
+    assert len(backend.gets) == 1
+    backend = stored(long)
+    assert read_footer(backend, PACK).blocks == tuple(refs)
+    assert len(backend.gets) == 2
 
 
 def test_a_missing_or_empty_pack_is_told_apart() -> None:
     with pytest.raises(NotFound):
-        read_footer(ReadOnlyObjects({}), PACK)
+        read_footer(MemoryBackend(), PACK)
     with pytest.raises(Corrupt):
-        read_footer(ReadOnlyObjects({pack_key(PACK): b""}), PACK)
+        read_footer(stored(b""), PACK)
     empty, _ = build([])
-    assert read_footer(ReadOnlyObjects({pack_key(PACK): empty}), PACK).blocks == ()
+    assert read_footer(stored(empty), PACK).blocks == ()
