@@ -50,6 +50,11 @@ class Command(click.Command):
         attributes["context_settings"] = HELP_NAMES | attributes.get("context_settings", {})
         super().__init__(name, **attributes)
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Show arguments before options: after a `Many` option they would be taken for its values."""
+        options, *arguments = super().collect_usage_pieces(ctx)
+        return [*arguments, options]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Spell out the values of `Many` options, then parse as click does."""
         greedy = {word for param in self.params if isinstance(param, Many) for word in param.opts}

@@ -44,7 +44,10 @@ def info() -> None:
 @json_option
 @common
 def clear() -> None:
-    """Empty the cache. Nothing is lost: what is read again is fetched again."""
+    """Empty the cache. Nothing is lost: what is read again is fetched again.
+
+    Copies that `get` made, in the folder copies, stay: somebody may be using them.
+    """
     log_to_stderr()
     with opened_cache(configuration()) as cache:
         before = cache.info()

@@ -71,6 +71,12 @@ def test_help_lists_all_commands(dvfs: Program) -> None:
     assert dvfs.ok("-h") == shown
 
 
+def test_usage_shows_the_dataset_before_options_that_would_swallow_it(dvfs: Program) -> None:
+    assert dvfs.ok("add", "--help").splitlines()[0] == "Usage: dvfs add [DATASET] [OPTIONS]"
+    assert dvfs.ok("mount", "--help").splitlines()[0] == "Usage: dvfs mount DATASET DIR [OPTIONS]"
+    assert dvfs.ok("config", "-h").splitlines()[0] == "Usage: dvfs config [KEY] [VALUE] [OPTIONS]"
+
+
 def test_as_a_process(dvfs: Program) -> None:
     assert dvfs.process("--version").out == f"dvfs, version {__version__}\n"
     ran = dvfs.process("config", b"not\xe9")
