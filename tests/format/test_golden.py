@@ -35,7 +35,7 @@ def leaf_items() -> list[tuple[bytes, Entry]]:
     entries = {
         b"": directory(0o750, 1),
         b"a": directory(0o755, -1),
-        b"a/\xff odd\n": Entry(0o100644, 10, 1_700_000_000_123_456_789, block_digest(b"small"), (Extent(shared, 5, 10),)),
+        b"a/\xff odd\n": Entry(0o100644, 10, 17 * 10**17 + 9, block_digest(b"small"), (Extent(shared, 5, 10),)),
         b"a/empty": Entry(0o100755, 0, 0, block_digest(b"")),
         b"a.b": link(b"../x", 7),
         b"two": Entry(0o100600, 2000, 2, file_digest(2000, [ref.digest for ref in many]), tuple(
