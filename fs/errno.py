@@ -19,6 +19,7 @@ ERRNO: dict[type[errors.DvfsError], int] = {
     errors.WrongState: errno.EPERM,
     errors.ReadOnly: errno.EROFS,
     errors.InvalidInput: errno.EINVAL,
+    errors.BadSource: errno.EIO,
     errors.SourceChanged: errno.EIO,
     errors.Unavailable: errno.EIO,
     # EACCES would tell a program that the mode of its file forbids it.

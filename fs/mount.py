@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dvfs.fs.mountinfo import canonical
-from dvfs.fs.mountpoint import check_machine, prepare
+from dvfs.fs.mountpoint import check_machine
 from dvfs.fs.mounts import Mount, Mounts, started_at
 from dvfs.fs.options import MountOptions
 from dvfs.fs.source import OpenedVersion
@@ -109,7 +109,6 @@ def _run(
     noted: list[Mount] = []
     opened = open_version()
     try:
-        prepare(options.directory)
         from dvfs.fs.serve import serve
 
         def ready(device: str) -> None:
@@ -172,7 +171,7 @@ def _be_daemon(options: MountOptions, open_version: OpenVersion, reporter: int) 
             _run(options, open_version, report, log=log)
             code = 0
         except DvfsError as exc:
-            _log.error("%s", exc.message)
+            _log.info("not mounted: %s", exc.message)
             _tell(reporter, {"error": {"kind": exc.kind, "message": exc.message, "hint": exc.hint}})
         except BaseException as exc:
             _log.exception("the daemon ends")

@@ -85,9 +85,12 @@ def prepare(directory: Path) -> None:
 
 
 def is_dead(directory: Path) -> bool:
-    """Tell whether the process behind the mount at *directory* is gone ("Transport endpoint is not connected")."""
+    """Tell whether the process behind the mount at *directory* is gone ("Transport endpoint is not connected").
+
+    The kernel knows the attributes of the directory for good; its statfs has to ask.
+    """
     try:
-        os.stat(directory)
+        os.statvfs(directory)
     except OSError as exc:
         return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

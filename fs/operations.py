@@ -41,13 +41,14 @@ _LISTED_AT_ONCE = 512
 """Entries of a directory that are fetched in one go where the catalog must be waited for."""
 
 
-def _guard(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    name = handler.__name__
+def _guard(name: str, handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
 
     @functools.wraps(handler)
-    async def guarded_handler(*args: Any, **kwargs: Any) -> Any:
+    async def guarded_handler(self: Any, *args: Any, **kwargs: Any) -> Any:
+        requests = self.requests
+        requests[name] = requests.get(name, 0) + 1
         try:
-            return await handler(*args, **kwargs)
+            return await handler(self, *args, **kwargs)
         except (FUSEError, trio.Cancelled):
             raise
         except Refused as exc:
@@ -57,7 +58,7 @@ def _guard(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[An
             _once.warning((name, exc.message), "%s: %s: %s", name, errno.errorcode[number], exc.message)
             raise FUSEError(number) from exc
         except Exception as exc:
-            _log.exception("%s%r failed", name, args[1:])
+            _log.exception("%s%r failed", name, args)
             raise FUSEError(errno.EIO) from exc
 
     return guarded_handler
@@ -67,10 +68,13 @@ _C = TypeVar("_C", bound=type[pyfuse3.Operations])
 
 
 def guarded(operations: _C) -> _C:
-    """Wrap every handler of the class *operations* so that nothing but FUSEError and Cancelled leaves it."""
+    """Wrap every handler of the class *operations*: nothing but FUSEError and Cancelled leaves it, and it is counted.
+
+    Its objects have `requests`, a dict of counts by handler.
+    """
     for name, handler in list(vars(operations).items()):
         if inspect.iscoroutinefunction(handler) and hasattr(pyfuse3.Operations, name):
-            setattr(operations, name, _guard(handler))
+            setattr(operations, name, _guard(name, handler))
     return operations
 
 
@@ -87,6 +91,9 @@ class ReadOnlyOperations(pyfuse3.Operations):
     work. *on_init* is called when the kernel has begun to talk. What is not answered here is answered ENOSYS by
     pyfuse3, after which the kernel asks no more: flush, fsync, access and the like.
     """
+
+    enable_acl = True
+    """The kernel then remembers that files have no ACLs; without it `ls -l` asks for each file, each time."""
 
     def __init__(
         self,
@@ -108,6 +115,7 @@ class ReadOnlyOperations(pyfuse3.Operations):
         self._gid = gid
         self._on_init = on_init
         self.zero_open = False
+        self.requests: dict[str, int] = {}
 
     def init(self) -> None:
         self._on_init()

@@ -13,12 +13,15 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import trio
 
 from dvfs.fs import zeroopen
 from dvfs.fs.mountinfo import mounted_at
+from dvfs.fs.mountpoint import prepare
 from dvfs.fs.options import MountOptions
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
@@ -27,6 +30,9 @@ from dvfs.fs.threads import Threads
 from dvfs.fs.tuning import MAX_BACKGROUND, tune
 from dvfs.fs.view import blocking_view, identity_of, nowait_view, root_rank_of
 from dvfs.store.errors import Internal, InvalidInput, WrongState
+
+if TYPE_CHECKING:
+    import pyfuse3
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +43,7 @@ _GRACE_SECONDS = 1.0
 def serve(options: MountOptions, opened: OpenedVersion, on_ready: Callable[[str], None]) -> None:
     """Mount *opened* as *options* say, call *on_ready* with its device once it answers, return when it is unmounted.
 
-    SIGTERM, SIGINT and SIGHUP unmount. Raises InvalidInput, WrongState when it cannot be mounted.
+    SIGTERM, SIGINT and SIGHUP unmount. Raises InvalidInput, NotFound, WrongState when it cannot be mounted.
     """
     shim = zeroopen.load() if options.zero_open else None
     if shim is not None:
@@ -56,6 +62,7 @@ async def _serve(
     from dvfs.fs.operations import ReadOnlyOperations
 
     source = opened.source
+    words = fuse_options(options, opened)
     identity = identity_of(opened)
     root_rank = root_rank_of(source.tree, options.subdir)
     waiting = blocking_view(source, identity, root_rank)
@@ -90,7 +97,8 @@ async def _serve(
         prefetcher.start()
 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        _begin_session(operations, options, opened)
+        prepare(options.directory)
+        _begin_session(operations, options.directory, words)
         operations.zero_open = shim is not None and shim.is_at_work
         try:
             async with trio.open_nursery() as nursery:
@@ -101,6 +109,8 @@ async def _serve(
         finally:
             prefetcher.stop()
             pyfuse3.close(unmount=True)
+            counts = ", ".join(f"{name} {count}" for name, count in sorted(operations.requests.items()))
+            _log.info("requests served: %s", counts or "none")
 
 
 async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
@@ -113,20 +123,20 @@ async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -
         scope.cancel()
 
 
-def _begin_session(operations: object, options: MountOptions, opened: OpenedVersion) -> None:
+def _begin_session(operations: pyfuse3.Operations, directory: Path, words: set[str]) -> None:
     import pyfuse3
 
     said: list[str] = []
     try:
         with _captured_stderr(said):
-            pyfuse3.init(operations, os.fspath(options.directory), fuse_options(options, opened))  # type: ignore[arg-type]
+            pyfuse3.init(operations, os.fspath(directory), words)
     except RuntimeError as exc:
         why = "; ".join(line.removeprefix("fuse: ") for line in said) or str(exc)
         if "unknown option" in why:
             raise InvalidInput(
                 f"FUSE does not take this: {why}", hint="see mount.fuse3(8) for what `-o` takes"
             ) from exc
-        raise WrongState(f"{options.directory} cannot be mounted: {why}") from exc
+        raise WrongState(f"{directory} cannot be mounted: {why}") from exc
 
 
 def fuse_options(options: MountOptions, opened: OpenedVersion) -> set[str]:

@@ -23,7 +23,7 @@ from dvfs.store.catalog.key import NAME_MAX, parent_of
 from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.pages import NotCached
 from dvfs.store.catalog.tree import Tree
-from dvfs.store.errors import Corrupt, InvalidInput
+from dvfs.store.errors import Corrupt, InvalidInput, NotFound
 
 ROOT_INODE = 1
 UNIT_BYTES = 4096
@@ -259,12 +259,14 @@ def _path_at(found: tuple[Leaf, int]) -> bytes:
 
 
 def root_rank_of(tree: Tree, subdir: bytes) -> int:
-    """Return the rank of directory *subdir* of the version. Raises InvalidInput when there is none."""
+    """Return the rank of directory *subdir* of the version. Raises NotFound, InvalidInput when it is no directory."""
     path = b"/".join(part for part in subdir.split(b"/") if part not in (b"", b"."))
     found = tree.locate(path)
-    if found is None or not stat.S_ISDIR(found[1].modes[found[2]]):
-        what = "no such path" if found is None else "no directory"
-        raise InvalidInput(f"the version has {what}: {subdir.decode(errors='backslashreplace')}")
+    shown = subdir.decode(errors="backslashreplace")
+    if found is None:
+        raise NotFound(f"the version has no directory {shown}")
+    if not stat.S_ISDIR(found[1].modes[found[2]]):
+        raise InvalidInput(f"{shown} is not a directory of the version")
     return found[0]
 
 

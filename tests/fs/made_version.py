@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +98,9 @@ def make(
     cutting: Cutting | None = None,
     pack_bytes: int = 8 << 20,
     tail_bytes: int = 256 << 10,
+    modes: Mapping[bytes, int] | None = None,
 ) -> Made:
-    """Store the tree at *source* as a version in the folder *store*."""
+    """Store the tree at *source* as a version in the folder *store*; *modes* has permissions other than on disk."""
     backend = FolderBackend(store)
     cutting = cutting or Cutting()
     packs = Packs(backend.put_if_absent, cutting=cutting, pack_bytes=pack_bytes)
@@ -110,7 +111,12 @@ def make(
     paths = sorted(_walk(source), key=key_of)
     whole = {path: _large(packs, writer, source / os.fsdecode(path), cutting, path) for path in paths}
     packs.finish()
-    items = [(key_of(path), _entry(source, path, whole[path], packs)) for path in paths]
+    items = []
+    for path in paths:
+        entry = _entry(source, path, whole[path], packs)
+        if modes and path in modes:
+            entry = entry._replace(mode=stat.S_IFMT(entry.mode) | modes[path])
+        items.append((key_of(path), entry))
     root = metadata.finish(writer.build(items))
     fetcher.close()
     cache.close()

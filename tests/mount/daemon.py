@@ -1,0 +1,77 @@
+"""Mounts a version that a test made, as a program of its own: what it is told comes as JSON, what it says is JSON.
+
+The store can be broken while it runs: every read of it fails as long as the file *broken* exists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+from dvfs.fs.mount import mount_daemon
+from dvfs.fs.options import MountOptions
+from dvfs.fs.source import OpenedVersion
+from dvfs.store.backend import Backend, Blob
+from dvfs.store.cache import Cache
+from dvfs.store.errors import DvfsError, Unavailable
+from tests.fs.made_version import Made, opened
+
+
+class Breakable:
+    """A backend that does not answer while the file *broken* exists."""
+
+    def __init__(self, inner: Backend, broken: Path) -> None:
+        self._inner = inner
+        self._broken = broken
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
+        if self._broken.exists():
+            raise Unavailable(f"{key}: the store does not answer")
+        return self._inner.get(key, start, length)
+
+
+def main() -> int:
+    told = json.loads(sys.argv[1])
+    made: Made = pickle.loads(Path(told["made"]).read_bytes())
+
+    def open_version() -> OpenedVersion:
+        if told.get("fails"):
+            raise Unavailable("the store cannot be reached", hint="try later")
+        if told.get("crashes"):
+            raise ZeroDivisionError("by test")
+        if told.get("dies"):
+            os._exit(3)
+        cache = Cache(Path(told["cache"]), budget_bytes=told.get("budget_bytes", 1 << 30), reserve_bytes=0)
+        version = made.open(cache, wrap=lambda inner: Breakable(inner, Path(told["broken"])))
+        version.check()
+
+        def close() -> None:
+            version.close()
+            cache.close()
+
+        return opened(version, close)
+
+    options = told["options"]
+    options = MountOptions(
+        **options
+        | {"directory": Path(options["directory"]), "state_dir": Path(options["state_dir"])}
+        | {"subdir": os.fsencode(options.get("subdir", "")), "fuse_options": tuple(options.get("fuse_options", ()))}
+    )
+    try:
+        ready = mount_daemon(options, open_version)
+    except DvfsError as exc:
+        print(json.dumps({"kind": exc.kind, "message": exc.message, "hint": exc.hint}))
+        return 1
+    print(json.dumps({"pid": ready.pid, "digest": ready.digest, "log": ready.log}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
