@@ -37,7 +37,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.Conflict, WRONG_STATE),
     (errors.WrongState, WRONG_STATE),
     (errors.ReadOnly, WRONG_STATE),
-    (errors.SourceChanged, FAILED),
+    (errors.BadSource, FAILED),
     (errors.InvalidInput, USAGE),
     (errors.Corrupt, DAMAGE),
     (errors.Unavailable, UNAVAILABLE),

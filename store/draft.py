@@ -69,7 +69,7 @@ class Draft:
     ) -> AddCount:
         """Stage local files and folders below *dataset_folder* of the dataset, all of them or, on an error, none.
 
-        A file goes there by its name, of a folder the content. Reads no content. Raises InvalidInput naming what
+        A file goes there by its name, of a folder the content. Reads no content. Raises BadSource naming what
         cannot be taken.
         """
         scan = Scan(expand(paths), options, folder=folder_of(dataset_folder))
@@ -121,7 +121,7 @@ class Draft:
         """Stage what makes *dataset_folder* of the dataset equal to the local *folders*; say what that is.
 
         Files are the same when kind, size, mtime_ns and permissions are; with *checksum*, when their content is. Where
-        nothing but times differs nothing is staged. Raises InvalidInput naming what cannot be taken.
+        nothing but times differs nothing is staged. Raises BadSource naming what cannot be taken.
         """
         with self._staging() as staging, self._draft_tree() as tree:
             return compare(

@@ -7,7 +7,8 @@
     ├── WrongState          the thing exists but its status forbids this
     ├── ReadOnly            it can be read, not changed
     ├── InvalidInput        the caller's words or files are wrong
-    │   └── SourceChanged   a source file is not what was staged
+    │   └── BadSource       local files cannot be taken
+    │       └── SourceChanged   they are not what was staged
     ├── Unavailable         the store does not answer: try again later
     │   └── AccessDenied    the store answers, and says no
     ├── Corrupt             bytes are not what their digest, name or format says
@@ -65,8 +66,12 @@ class InvalidInput(DvfsError):
     """The caller's words or files are wrong."""
 
 
-class SourceChanged(InvalidInput):
-    """A source file is not what was staged."""
+class BadSource(InvalidInput):
+    """Local files cannot be taken: unreadable, gone, or of a kind that a version does not hold."""
+
+
+class SourceChanged(BadSource):
+    """Source files are not what was staged."""
 
 
 class Unavailable(DvfsError):

@@ -22,7 +22,7 @@ from dvfs.store.codec import Compression
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.cut import Cutting
 from dvfs.store.digest import file_digest
-from dvfs.store.errors import InvalidInput, SourceChanged
+from dvfs.store.errors import BadSource, SourceChanged
 from dvfs.store.failures import Failures
 from dvfs.store.ids import PackId
 from dvfs.store.pack_writer import Mark, PackWriter, Put
@@ -88,11 +88,11 @@ class PackingResult:
     changed: bool = False
 
     def raise_failures(self) -> None:
-        """Raise SourceChanged or InvalidInput naming the files that could not be packed, if there are any."""
+        """Raise SourceChanged or BadSource naming the files that could not be packed, if there are any."""
         if self.changed:
             hint = "--refresh takes changed files as they are now; or add them again"
             self.failures.raise_as(SourceChanged, "could not be uploaded:", hint=hint)
-        self.failures.raise_as(InvalidInput, "could not be uploaded:", hint="add them again, or remove them")
+        self.failures.raise_as(BadSource, "could not be uploaded:", hint="add them again, or remove them")
 
 
 def pack_files(

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from dvfs.store.catalog.key import PATH_MAX_BYTES, check_path, key_of
-from dvfs.store.errors import InvalidInput
+from dvfs.store.errors import BadSource, InvalidInput
 from dvfs.store.failures import Failures, plural, printable
 from dvfs.store.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
 from dvfs.store.source import (
@@ -83,7 +83,7 @@ def dataset_folder(text: str | bytes) -> bytes:
 class Scan:
     """One pass over local paths; iterating it once yields a `Source` for each path of the dataset, in catalog order.
 
-    After the last one, iterating raises InvalidInput if anything could not be taken, with names and count; so who
+    After the last one, iterating raises BadSource if anything could not be taken, with names and count; so who
     stages what it yields stages nothing of a scan that fails. Of two sources for one path the later given wins.
     """
 
@@ -109,7 +109,7 @@ class Scan:
             files.sort(key=lambda item: (key_of(item[1].path), item[0]))
             yield from _merged([_numbered(-1, self._parents()), iter(files), *streams])
         hint = "--skip-unreadable and --skip-special leave such files out"
-        self.failures.raise_as(InvalidInput, "cannot be taken:", hint=hint)
+        self.failures.raise_as(BadSource, "cannot be taken:", hint=hint)
 
     def _parents(self, *, up_to: int | None = None) -> Iterator[Source]:
         """Yield the folders above what is found, the dataset folder too; only those *up_to* that one."""

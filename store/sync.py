@@ -12,7 +12,7 @@ from dvfs.store.catalog.tree import Tree
 from dvfs.store.cut import Cutting, cut
 from dvfs.store.digest import ZERO, block_digest, file_digest
 from dvfs.store.edits import current
-from dvfs.store.errors import InvalidInput
+from dvfs.store.errors import BadSource
 from dvfs.store.failures import printable
 from dvfs.store.scan import Scan
 from dvfs.store.source import Kind, Source, open_source, removal, why
@@ -52,7 +52,7 @@ def compare(
 ) -> SyncCount:
     """Stage what makes *folder* of the version (*tree* and what *staging* gives it) equal to *scan*; return the counts.
 
-    Raises InvalidInput naming what cannot be taken; then nothing is staged.
+    Raises BadSource naming what cannot be taken; then nothing is staged.
     """
     comparison = _Comparison(folder, cutting, checksum, on_path)
     try:
@@ -140,11 +140,11 @@ def _judge(source: Source, entry: Entry | None, cutting: Cutting, checksum: bool
 
 
 def digest_of(path: bytes, cutting: Cutting) -> bytes:
-    """Return the digest that the local file *path* has in a version. Raises InvalidInput when it cannot be read."""
+    """Return the digest that the local file *path* has in a version. Raises BadSource when it cannot be read."""
     try:
         handle = open_source(path)
     except OSError as exc:
-        raise InvalidInput(f"cannot read {printable(path)}: {why(exc)}") from exc
+        raise BadSource(f"cannot read {printable(path)}: {why(exc)}") from exc
     try:
         if os.fstat(handle).st_size <= cutting.small_file_bytes:
             data = os.read(handle, cutting.small_file_bytes + 1)
@@ -157,7 +157,7 @@ def digest_of(path: bytes, cutting: Cutting) -> bytes:
             size += len(block)
             digests.append(block_digest(block))
     except OSError as exc:
-        raise InvalidInput(f"cannot read {printable(path)}: {why(exc)}") from exc
+        raise BadSource(f"cannot read {printable(path)}: {why(exc)}") from exc
     finally:
         os.close(handle)
     return digests[0] if len(digests) == 1 else file_digest(size, digests)

@@ -78,7 +78,7 @@ def upload(
     """Send what *staging* holds and make it part of the draft of *version*.
 
     Files that cannot be taken are named in the error; all others are in the draft by then. Raises SourceChanged,
-    InvalidInput, WrongState, and as the backend.
+    BadSource, WrongState, and as the backend.
     """
     record = store.records.load(version).record
     check_state(record, "open")

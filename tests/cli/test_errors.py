@@ -18,6 +18,7 @@ CODES: dict[type[DvfsError], int] = {
     errors.WrongState: 4,
     errors.ReadOnly: 4,
     errors.InvalidInput: 2,
+    errors.BadSource: 1,
     errors.SourceChanged: 1,
     errors.Unavailable: 6,
     errors.AccessDenied: 6,

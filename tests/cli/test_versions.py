@@ -239,7 +239,7 @@ def test_special_files_fail_by_name(dvfs: Program, source: Path) -> None:
     assert ran.out == ""
     assert "pipe" in ran.err
     assert "hint: " in ran.err
-    assert ran.code == 2
+    assert ran.code == 1
     assert dvfs.ok("add", "--files", "source", "--skip-special") == "4 files added\n1 file skipped\n"
 
 
@@ -296,7 +296,7 @@ def test_sync(dvfs: Program, source: Path) -> None:
 
 def test_sync_that_fails_leaves_no_version(dvfs: Program, source: Path) -> None:
     os.mkfifo(source / "pipe")
-    assert dvfs("sync", "--project", "p", "--name", "d", "--folder", "source").code == 2
+    assert dvfs("sync", "--project", "p", "--name", "d", "--folder", "source").code == 1
     assert json.loads(dvfs.ok("search", "--json", "--not-only-completed")) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -448,11 +449,13 @@ def test_a_file_in_two_packs_is_marked_when_both_are_there(bench: PackingBench) 
     bench.write({"a": noise(100, 1), "b": noise(30_000, 2), "c": noise(100, 3)})
     bench.add()
     second = threading.Event()
-    started: list[str] = []
+    numbers = itertools.count(1)
+    started: list[int] = []
 
     def put(key: str, data: Buffer) -> None:
-        started.append(key)
-        if len(started) == 1:
+        number = next(numbers)
+        started.append(number)
+        if number == 1:
             assert second.wait(HOLD_SECONDS)
         bench.backend.put_if_absent(key, data)
         second.set()
