@@ -9,11 +9,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from bench import machine, report
+from bench.programs import Failed
 from bench.scale import SCALES, Scale
 from bench.session import Session, started, tell
 from bench.timing import Row
@@ -27,18 +28,26 @@ GROUPS = ("help", "images", "texts", "big")
 COLD_GOALS = {"images": 2.0, "texts": 5.0}
 
 
-def run(scale: Scale, groups: Sequence[str], folder: Path) -> list[Row]:
-    """Measure *groups* of workloads in the empty *folder* and return the rows."""
+def run(scale: Scale, groups: Sequence[str], folder: Path) -> tuple[list[Row], list[str]]:
+    """Measure *groups* of workloads in the empty *folder*; return the rows, and the groups that failed.
+
+    A failure is told and ends its group only.
+    """
+    workloads: dict[str, Callable[[Session], None]] = {
+        "help": start.measure,
+        "images": lambda session: _trees(session, make_images(folder, scale.image_files, scale.image_folders)),
+        "texts": lambda session: _trees(session, make_texts(folder, scale.text_files, scale.text_folders)),
+        "big": lambda session: _big(session, make_big(folder, scale.big_bytes)),
+    }
+    failed = []
     with started(scale, folder, lambda row: tell(report.text_line(row))) as session:
-        if "help" in groups:
-            start.measure(session)
-        if "images" in groups:
-            _trees(session, make_images(folder, scale.image_files, scale.image_folders))
-        if "texts" in groups:
-            _trees(session, make_texts(folder, scale.text_files, scale.text_folders))
-        if "big" in groups:
-            _big(session, make_big(folder, scale.big_bytes))
-        return session.rows
+        for group in groups:
+            try:
+                workloads[group](session)
+            except (Failed, OSError) as error:
+                tell(f"{group} ends: {error}")
+                failed.append(group)
+        return session.rows, failed
 
 
 def _trees(session: Session, tree: Tree) -> None:
@@ -84,6 +93,8 @@ def main() -> None:
     print(report.text_table(rows))
     if told.write_docs:
         report.write_docs(DOCS, rows, about)
+    if "failed" in about:
+        sys.exit(1)
 
 
 def _measured(scale: Scale, groups: Sequence[str], work_dir: Path | None) -> tuple[list[Row], dict[str, str]]:
@@ -94,8 +105,9 @@ def _measured(scale: Scale, groups: Sequence[str], work_dir: Path | None) -> tup
         machine.check_disk(folder, scale.disk_bytes)
         about = {"scale": scale.name, "date": time.strftime("%Y-%m-%d")} | machine.description(folder)
         began = time.monotonic()
-        rows = run(scale, groups, folder)
-        return rows, about | {"minutes": f"{(time.monotonic() - began) / 60:.1f}"}
+        rows, failed = run(scale, groups, folder)
+        about["minutes"] = f"{(time.monotonic() - began) / 60:.1f}"
+        return rows, about | ({"failed": ", ".join(failed)} if failed else {})
     finally:
         machine.remove_tree(folder)
 
