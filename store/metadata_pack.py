@@ -11,6 +11,7 @@ from typing import Protocol
 from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Codec
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.digest import Buffer, block_digest
+from dvfs.store.errors import Corrupt
 from dvfs.store.ids import PackId, VersionId, new_pack_id, pack_key
 from dvfs.store.pack import PackBuilder
 from dvfs.store.record import Root
@@ -122,7 +123,10 @@ class MetadataPacks:
 
 
 class TailBlocks:
-    """Blocks of which those in a *tail* come with it, in one request; the others from *behind*. Thread-safe."""
+    """Blocks of which those in a *tail* come with it, in one request; the others from *behind*. Thread-safe.
+
+    Of a damaged tail each block is asked for by itself: those that are sound can be read.
+    """
 
     def __init__(self, tail: BlockRef, behind: BlockSource) -> None:
         self._tail = tail
@@ -136,6 +140,9 @@ class TailBlocks:
         if ref.pack != tail.pack or ref.storage != tail.storage or at < 0 or at + ref.stored > tail.stored:
             return self._behind.block(ref)
         if self._bytes is None:
-            self._bytes = self._behind.block(tail)
+            try:
+                self._bytes = self._behind.block(tail)
+            except Corrupt:
+                return self._behind.block(ref)
         data = self._bytes[at : at + ref.stored]
         return data if block_digest(data) == ref.digest else self._behind.block(ref)
