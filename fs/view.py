@@ -110,7 +110,8 @@ class View:
         self._read = read
         self._identity = identity
         self._root_rank = root_rank
-        self._listings: dict[int, tuple[bytes, int, int]] = {}
+        self._directories: dict[int, bytes] = {}
+        self._listings: dict[int, tuple[int, int]] = {}
         self._files: dict[int, File] = {}
         self._span: tuple[int, int] | None = None if root_rank else (1, tree.entries)
 
@@ -146,7 +147,7 @@ class View:
             return self.getattr(parent)
         if name == b"..":
             return self.getattr(self._parent_of(parent))
-        path = self._listing(parent)[0]
+        path = self._directory(parent)
         found = self.tree.locate(path + b"/" + name if path else name)
         if found is None:
             return None
@@ -155,7 +156,7 @@ class View:
 
     def readdir(self, inode: int, offset: int) -> Iterator[Child]:
         """Yield the entries of directory *inode* from *offset* on: 0 `.`, 1 `..`, 2 + k its k-th child."""
-        _, first, number = self._listing(inode)
+        first, number = self._listing(inode)
         if offset < 1:
             yield Child(1, b".", self.getattr(inode))
         if offset < 2:
@@ -232,16 +233,22 @@ class View:
             raise Corrupt(f"inode {inode} has {file.size} bytes and lists blocks of another length")
         return data
 
-    def _listing(self, inode: int) -> tuple[bytes, int, int]:
-        """Return path, rank of the first child and number of children of the directory *inode*."""
-        known = self._listings.get(inode)
+    def _directory(self, inode: int) -> bytes:
+        """Return the path of the directory *inode*. Raises Refused: ENOTDIR when it is none."""
+        known = self._directories.get(inode)
         if known is not None:
             return known
         leaf, index = self.tree.leaf_at(self.rank_of(inode))
         if not stat.S_ISDIR(leaf.modes[index]):
             raise Refused(errno.ENOTDIR)
-        path = leaf.path_at(index)
-        return _remember(self._listings, inode, (path, *self.tree.children(path)))
+        return _remember(self._directories, inode, leaf.path_at(index))
+
+    def _listing(self, inode: int) -> tuple[int, int]:
+        """Return rank of the first child and number of children of the directory *inode*; may read further pages."""
+        known = self._listings.get(inode)
+        if known is not None:
+            return known
+        return _remember(self._listings, inode, self.tree.children(self._directory(inode)))
 
     def _parent_of(self, inode: int) -> int:
         if inode == ROOT_INODE:
