@@ -23,7 +23,7 @@ from dvfs.store.catalog.tree import Tree
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.draft import Draft
-from dvfs.store.errors import InvalidInput, UnsupportedFormat
+from dvfs.store.errors import Corrupt, InvalidInput, UnsupportedFormat
 from dvfs.store.fetch import Fetcher
 from dvfs.store.ids import VersionId, new_version_id
 from dvfs.store.metadata_pack import BlockSource, MetadataPacks
@@ -198,7 +198,7 @@ class _Storages:
         if url == SELF:
             return self._backend
         if url is None:
-            raise InvalidInput(f"the record of {self._record.id} names no storage {tag}")
+            raise Corrupt(f"the record of {self._record.id} names no storage {tag}")
         raise UnsupportedFormat(
             f"dataset {self._record.title} keeps data in another storage: {url}", hint="use a newer dvfs"
         )
