@@ -139,17 +139,29 @@ class ReadAhead:
 
 
 class PagesAhead:
-    """How many leaf pages after one that was missed are wanted with it: more, the longer they are walked in order."""
+    """How many leaf pages after one that is not in memory are wanted: more, the longer they are walked in order."""
 
     def __init__(self) -> None:
         self._parent = b""
-        self._next = -1
+        self._last = -1
+        self._stop = -1
         self._window = FIRST_PAGES
 
     def note(self, parent: bytes, index: int) -> range:
-        """Take note that child *index* of the inner page *parent* (its digest) was missed; return those to want."""
-        in_order = parent == self._parent and 0 <= index - self._next <= 1
-        self._window = min(2 * self._window, MAX_PAGES) if in_order else FIRST_PAGES
-        self._parent = parent
-        self._next = index + 1 + self._window
-        return range(index + 1, self._next)
+        """Take note that child *index* of the inner page *parent* (its digest) is needed; return those to want."""
+        if parent == self._parent:
+            is_next = self._last <= index <= self._stop
+        else:  # one that is begun at its first child was mostly come to from the one before
+            is_next = index == 0 and self._last > 0
+            self._stop = 1 if is_next else -1
+        self._parent, self._last = parent, index
+        start = index + 1
+        if is_next:
+            if self._stop - index > self._window // 2:
+                return range(start, start)
+            self._window = min(2 * self._window, MAX_PAGES)
+            start = max(start, self._stop)
+        else:
+            self._window = FIRST_PAGES
+        self._stop = index + 1 + self._window
+        return range(start, self._stop)

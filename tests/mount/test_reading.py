@@ -145,6 +145,6 @@ if IS_ROOT:  # only root can become another user
     def test_without_allow_other_others_see_nothing(odd: Odd) -> None:
         mounted = odd()
         program = "import os, sys; os.setgroups([]); os.setuid(65534); os.stat(sys.argv[1])"
-        words = [sys.executable, "-c", program, mounted.directory]
+        words = [sys.executable, "-c", program, os.fspath(mounted.directory)]
         ran = subprocess.run(words, capture_output=True, text=True, check=False)
         assert "Permission" in ran.stderr

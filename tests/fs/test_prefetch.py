@@ -1,0 +1,189 @@
+"""What is fetched before it is asked for, counted at the backend."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dvfs.fs.prefetch import Prefetch, Prefetcher
+from dvfs.fs.readahead import RANDOM_READS
+from dvfs.fs.view import blocking_view, identity_of, nowait_view
+from dvfs.store.cache import Cache
+from dvfs.store.catalog.boundary import Boundaries
+from dvfs.store.catalog.inner import PageRef
+from dvfs.store.catalog.pages import NotCached
+from dvfs.store.metrics import Metered
+from dvfs.store.version import Version
+from tests.catalog_model import SMALL
+from tests.fs.made_version import Made, make, opened
+from tests.store_kit import SMALL_CUTTING
+
+KIB = 1 << 10
+FILES = 200
+SMALL_LEAVES = Boundaries(leaf=SMALL)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """200 files of 20 KB, three to a block, and one of 2 MB."""
+    source = tmp_path_factory.mktemp("source")
+    for number in range(FILES):
+        (source / f"f{number:03}").write_bytes(os.urandom(20_000))
+    (source / "large").write_bytes(os.urandom(2_000_000))
+    store = tmp_path_factory.mktemp("store") / "store"
+    return make(source, store, cutting=SMALL_CUTTING, boundaries=SMALL_LEAVES, pack_bytes=256 * KIB, tail_bytes=0)
+
+
+class Opened:
+    """The version, opened on an empty cache, with its prefetcher."""
+
+    def __init__(self, made: Made, folder: Path, mode: Prefetch, budget_bytes: int = 1 << 30) -> None:
+        self.cache = Cache(folder, budget_bytes=budget_bytes, reserve_bytes=0)
+        self.version: Version = made.open(self.cache, wrap=self._metered)
+        identity = identity_of(opened(self.version))
+        self.waiting = blocking_view(self.version, identity)
+        self.nowait = nowait_view(self.version, identity)
+        budget = self.version.cache.info().budget_bytes
+        self.prefetcher = Prefetcher(
+            self.version, self.waiting, mode, budget_bytes=lambda: budget, tail=self.version.root.tail
+        )
+
+    def _metered(self, inner: object) -> Metered:
+        self.metered = Metered(inner)  # type: ignore[arg-type]
+        return self.metered
+
+    def read(self, inode: int, start: int, length: int) -> None:
+        """Read as a mount does."""
+        self.waiting.getattr(inode)
+        file = self.waiting.file(inode)
+        try:
+            self.nowait.read(inode, start, length)
+            waited = False
+        except NotCached:
+            waited = True
+        self.prefetcher.note_read(inode, file, start, length, waited=waited)
+        self.waiting.read(inode, start, length)
+
+    def cached(self) -> int:
+        """Return how many blocks of files are cached."""
+        tree = self.version.tree
+        blocks = {block.digest for _, _, entry in tree.scan() if entry.is_file for block in self.version.blocks(entry)}
+        return sum(self.cache.has(digest) for digest in blocks)
+
+    def close(self) -> None:
+        self.prefetcher.stop()
+        self.version.close()
+        self.cache.close()
+
+
+@pytest.fixture
+def open_it(made: Made, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    all_opened: list[Opened] = []
+
+    def open_one(mode: Prefetch, **options: int) -> Opened:
+        all_opened.append(Opened(made, tmp_path / f"cache{len(all_opened)}", mode, **options))
+        return all_opened[-1]
+
+    yield open_one
+    for one in all_opened:
+        one.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def all_blocks(it: Opened) -> int:
+    tree = it.version.tree
+    return len({block for _, _, entry in tree.scan() if entry.is_file for block in it.version.blocks(entry)})
+
+
+def test_all_fills_the_version(open_it: Callable[..., Opened]) -> None:
+    it = open_it(Prefetch.ALL)
+    it.prefetcher.start()
+    number = all_blocks(it)
+    assert number > 60
+    wait_until(lambda: it.cached() == number)
+    assert it.prefetcher.is_filling
+
+
+def test_none_fetches_what_is_read_and_no_more(open_it: Callable[..., Opened]) -> None:
+    it = open_it(Prefetch.NONE)
+    it.prefetcher.start()
+    for inode in range(2, FILES, 3):
+        it.read(inode, 0, 20_000)
+    misses = it.version.fetcher.stats().misses
+    assert it.version.fetcher.wait_idle(10)
+    stats = it.version.fetcher.stats()
+    assert (stats.misses, stats.requests) == (misses, misses)
+    assert not it.prefetcher.is_filling
+
+
+def test_auto_fills_once_reads_look_random(open_it: Callable[..., Opened]) -> None:
+    it = open_it(Prefetch.AUTO)
+    it.prefetcher.start()
+    order = [(number * 67) % FILES + 2 for number in range(FILES)]
+    count = 0
+    while not it.prefetcher.is_filling:
+        it.read(order[count], 0, 20_000)
+        count += 1
+        assert count < 3 * RANDOM_READS
+    assert count >= RANDOM_READS
+    number = all_blocks(it)
+    wait_until(lambda: it.cached() == number)
+
+
+def test_auto_does_not_fill_what_the_cache_cannot_hold(open_it: Callable[..., Opened]) -> None:
+    it = open_it(Prefetch.AUTO, budget_bytes=1 << 20)
+    for number in range(FILES):
+        it.read((number * 67) % FILES + 2, 0, 20_000)
+    wait_until(lambda: not it.prefetcher.is_filling)
+    assert it.cached() < all_blocks(it)
+
+
+def test_a_file_read_in_order_is_there_before_its_reader(open_it: Callable[..., Opened]) -> None:
+    it = open_it(Prefetch.AUTO)
+    found = it.waiting.lookup(1, b"large")
+    assert found is not None
+    it.read(found.inode, 0, 64 * KIB)
+    it.read(found.inode, 64 * KIB, 64 * KIB)
+    file = it.waiting.file(found.inode)
+    rest = list(it.version.blocks(it.version.tree.select(file.rank)[1]))[8:24]
+    wait_until(lambda: all(it.version.fetcher.cached(block) for block in rest))
+    assert not it.prefetcher.is_filling
+
+
+def test_files_read_in_catalog_order_are_there_before_their_reader(open_it: Callable[..., Opened]) -> None:
+    it = open_it(Prefetch.AUTO)
+    for inode in range(2, 8):
+        it.read(inode, 0, 20_000)
+    number = all_blocks(it)
+    wait_until(lambda: it.cached() > number // 2)
+    assert not it.prefetcher.is_filling
+
+
+def test_pages_walked_in_order_come_several_to_a_request(open_it: Callable[..., Opened]) -> None:
+    requests = []
+    for mode in (Prefetch.NONE, Prefetch.AUTO):
+        it = open_it(mode)
+        it.version.tree.load(it.version.tree.root)
+        offset = 0
+        while True:
+            try:
+                names = list(it.nowait.readdir(1, offset))
+                offset += len(names)
+                break
+            except NotCached as exc:
+                if isinstance(exc.ref, PageRef):
+                    it.prefetcher.note_missed_page(exc.ref)
+                    it.version.tree.load(exc.ref)
+        assert offset == FILES + 3
+        requests.append(it.version.fetcher.stats().requests)
+    assert requests[1] * 3 < requests[0]
