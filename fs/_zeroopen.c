@@ -5,8 +5,10 @@
  * in READ and READDIRPLUS. pyfuse3 hands its `read` and `readdir` nothing but that handle. This library, loaded with
  * RTLD_GLOBAL before pyfuse3 is, stands before libfuse's `fuse_session_new` and wraps the operations given to it: a
  * handle of 0 becomes the inode number. It also
- *   - asks, at INIT, for cached symbolic links and a longer queue of background requests;
- *   - answers what tools ask of every file (ACLs, security labels) without waking Python: no entry has such attributes;
+ *   - asks, at INIT, for cached symbolic links and a longer queue of background requests, and not for requests through
+ *     a pipe, which pays for large writes only;
+ *   - answers what `ls -l` asks of every file (a security label, which the kernel does not remember) without Python: no
+ *     entry has such attributes;
  *   - makes the device non-blocking: a request that was withdrawn between poll and read would otherwise leave pyfuse3
  *     waiting in read(2) with the interpreter's lock held. pyfuse3 tries again on EINTR, so EAGAIN becomes that.
  *
@@ -22,7 +24,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse3/fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <poll.h>
 #include <string.h>
+#include <time.h>
 
 /* Newer headers make these names macros or inline functions. */
 #undef fuse_session_new
@@ -32,9 +37,13 @@
 EXPORT int dvfs_zeroopen_sessions = 0;
 EXPORT unsigned dvfs_zeroopen_max_background = 64;
 
+/* How many questions in a row are answered here, and how long the next one may take to come, before Python has a turn. */
+#define ANSWERED_AT_ONCE 64
+#define NEXT_QUESTION_NS (200 * 1000)
+
 static struct fuse_lowlevel_ops original;
 static int (*reply_err)(fuse_req_t, int);
-static int is_nonblocking;
+static int session_fd;
 
 /* Returns what the library that called, at *caller*, would have called itself. */
 static void *callers(const void *caller, const char *name)
@@ -54,6 +63,7 @@ static void wrapped_init(void *userdata, struct fuse_conn_info *conn)
     if (original.init)
         original.init(userdata, conn);
     conn->want |= conn->capable & FUSE_CAP_CACHE_SYMLINKS;
+    conn->want &= ~FUSE_CAP_SPLICE_READ;
     conn->max_background = dvfs_zeroopen_max_background;
     conn->congestion_threshold = dvfs_zeroopen_max_background * 3 / 4;
 }
@@ -79,9 +89,14 @@ static void wrapped_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off
     original.readdirplus(req, ino, size, off, fi);
 }
 
+static int is_foreign(const char *name)
+{
+    return strncmp(name, "security.", 9) == 0 || strncmp(name, "system.", 7) == 0;
+}
+
 static void wrapped_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-    if (strncmp(name, "security.", 9) == 0 || strncmp(name, "system.", 7) == 0)
+    if (is_foreign(name))
         reply_err(req, ENODATA);
     else
         original.getxattr(req, ino, name, size);
@@ -104,7 +119,7 @@ static int wrap(const void *caller, const struct fuse_lowlevel_ops *op, size_t o
     reply_err = (int (*)(fuse_req_t, int))callers(caller, "fuse_reply_err");
     if (out->getxattr && reply_err)
         out->getxattr = wrapped_getxattr;
-    is_nonblocking = 0;
+    session_fd = -1;
     return 1;
 }
 
@@ -160,26 +175,55 @@ static struct fuse_session *new_versioned(const char *name, const void *caller, 
 VERSIONED(session_new_versioned, "fuse_session_new_versioned")
 VERSIONED(session_new_317, "_fuse_session_new_317")
 
+/* Tells whether the request of *got* bytes in *buf* is one that wrapped_getxattr answers itself. */
+static int is_answered_here(const struct fuse_buf *buf, int got)
+{
+    const struct fuse_in_header *head = buf->mem;
+    const char *name = (const char *)buf->mem + sizeof(*head) + sizeof(struct fuse_getxattr_in);
+
+    return reply_err != NULL && !(buf->flags & FUSE_BUF_IS_FD) &&
+           got > (int)(sizeof(*head) + sizeof(struct fuse_getxattr_in)) && head->opcode == FUSE_GETXATTR &&
+           ((const char *)buf->mem)[got - 1] == '\0' && is_foreign(name);
+}
+
+static int is_next_soon(void)
+{
+    struct pollfd waited = {session_fd, POLLIN, 0};
+    struct timespec timeout = {0, NEXT_QUESTION_NS};
+    int found;
+
+    Py_BEGIN_ALLOW_THREADS
+    found = ppoll(&waited, 1, &timeout, NULL);
+    Py_END_ALLOW_THREADS
+    return found > 0;
+}
+
 EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *buf)
 {
-    static int (*real)(struct fuse_session *, struct fuse_buf *);
-    int got;
+    static int (*receive)(struct fuse_session *, struct fuse_buf *);
+    static void (*process)(struct fuse_session *, const struct fuse_buf *);
+    static int (*descriptor)(struct fuse_session *);
+    const void *caller = __builtin_return_address(0);
+    int got, answered = 0;
 
-    if (real == NULL) {
-        real = (int (*)(struct fuse_session *, struct fuse_buf *))callers(__builtin_return_address(0),
-                                                                         "fuse_session_receive_buf");
-        if (real == NULL)
+    if (receive == NULL) {
+        receive = (int (*)(struct fuse_session *, struct fuse_buf *))callers(caller, "fuse_session_receive_buf");
+        process = (void (*)(struct fuse_session *, const struct fuse_buf *))callers(caller, "fuse_session_process_buf");
+        descriptor = (int (*)(struct fuse_session *))callers(caller, "fuse_session_fd");
+        if (receive == NULL || process == NULL || descriptor == NULL) {
+            receive = NULL;
             return -ENOSYS;
+        }
     }
-    if (!is_nonblocking) {
-        int (*descriptor)(struct fuse_session *) =
-            (int (*)(struct fuse_session *))callers(__builtin_return_address(0), "fuse_session_fd");
-        int fd = descriptor ? descriptor(se) : -1;
-        if (fd >= 0)
-            fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-        is_nonblocking = 1;
+    if (session_fd < 0) {
+        session_fd = descriptor(se);
+        fcntl(session_fd, F_SETFL, fcntl(session_fd, F_GETFL) | O_NONBLOCK);
     }
-    got = real(se, buf);
+    while ((got = receive(se, buf)) > 0 && is_answered_here(buf, got)) {
+        process(se, buf);
+        if (++answered == ANSWERED_AT_ONCE || !is_next_soon())
+            return -EINTR;
+    }
     return got == -EAGAIN ? -EINTR : got;
 }
 

@@ -174,7 +174,11 @@ def odd(mounter: Mounter, odd_version: Made) -> Callable[..., Mounted]:
     return mount
 
 
-@pytest.fixture(params=["zero", "plain"])
-def either(request: pytest.FixtureRequest, odd: Callable[..., Mounted]) -> Mounted:
-    """The odd tree, mounted with and without zero-message opens."""
-    return odd(zero_open=request.param == "zero")
+@pytest.fixture(scope="module", params=["zero", "plain"])
+def either(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, odd_version: Made
+) -> Iterator[Mounted]:
+    """The odd tree, mounted with and without zero-message opens; tests share it and leave it as it is."""
+    mounter = Mounter(tmp_path_factory.mktemp("either"))
+    yield mounter(odd_version, zero_open=request.param == "zero")
+    mounter.take_all_away()
