@@ -82,9 +82,15 @@ class Cutter:
 
 
 def cut(readinto: ReadInto, cutting: Cutting) -> Iterator[bytes]:
+    """Yield the raw bytes of the blocks of the stream behind *readinto*, in order; else as `cut_views`."""
+    return map(bytes, cut_views(readinto, cutting))
+
+
+def cut_views(readinto: ReadInto, cutting: Cutting) -> Iterator[memoryview]:
     """Yield the raw bytes of the blocks of the stream behind *readinto*, in order; nothing for an empty one.
 
-    Whatever *readinto* raises passes through. Holds at most `max_bytes` + 4 MiB of the stream.
+    What is yielded holds good until the next is asked for. Whatever *readinto* raises passes through. At most
+    `max_bytes` + 4 MiB of the stream are in memory.
     """
     cutter = Cutter(cutting)
     most = cutting.max_bytes
@@ -104,5 +110,5 @@ def cut(readinto: ReadInto, cutting: Cutting) -> Iterator[bytes]:
             if start == end:
                 return
             length = cutter.first(window[start:end])
-            yield bytes(window[start : start + length])
+            yield window[start : start + length]
             start += length

@@ -52,11 +52,12 @@ def footer_bytes(count: int) -> int:
 
 
 class PackBuilder:
-    """A pack in the making; it lies in memory."""
+    """A pack in the making; it lies in memory, in *buffer* (which grows where it is too short)."""
 
-    def __init__(self, pack: PackId) -> None:
+    def __init__(self, pack: PackId, buffer: bytearray | None = None) -> None:
         self.pack = pack
-        self._bytes = bytearray()
+        self.buffer = bytearray() if buffer is None else buffer
+        self._end = 0
         self._blocks: list[BlockRef] = []
 
     def __len__(self) -> int:
@@ -66,24 +67,34 @@ class PackBuilder:
     @property
     def stored_bytes(self) -> int:
         """Bytes of the blocks so far, as stored, without the footer."""
-        return len(self._bytes)
+        return self._end
 
     def fits(self, stored_bytes: int) -> bool:
         """Tell whether a block of *stored_bytes* more leaves the pack shorter than 2 GiB."""
-        return len(self._bytes) + stored_bytes + footer_bytes(len(self) + 1) <= MAX_PACK_BYTES
+        return self._end + stored_bytes + footer_bytes(len(self) + 1) <= MAX_PACK_BYTES
 
     def append(self, stored: Buffer, raw: int, codec: int, digest: bytes) -> BlockRef:
         """Add a block of *raw* bytes, stored under *codec* as *stored*; return the reference to it in storage 0."""
         size = len(stored)
         if not _is_block(size, raw, codec) or len(digest) != DIGEST_SIZE or not self.fits(size):
             raise Internal(f"no block of a pack: codec {codec}, {size} bytes stored, {raw} raw")
-        block = BlockRef(0, self.pack, len(self._bytes), size, raw, codec, digest)
-        self._bytes += stored
+        block = BlockRef(0, self.pack, self._end, size, raw, codec, digest)
+        self._add(stored)
         self._blocks.append(block)
         return block
 
     def finish(self) -> bytearray:
-        """Return the whole pack, footer and all; the builder is not used after it."""
+        """Return the whole pack, footer and all: `buffer`, cut to its length; the builder is not used after it."""
+        self._add_footer()
+        del self.buffer[self._end :]
+        return self.buffer
+
+    def finish_in_place(self) -> memoryview:
+        """Return the whole pack as a view of `buffer`, which keeps its length; the builder is not used after it."""
+        self._add_footer()
+        return memoryview(self.buffer)[: self._end]
+
+    def _add_footer(self) -> None:
         count = len(self._blocks)
         footer = b"".join(
             (
@@ -95,9 +106,17 @@ class PackBuilder:
                 *(block.digest for block in self._blocks),
             )
         )
-        self._bytes += footer
-        self._bytes += _TRAILER.pack(len(footer), block_digest(footer), _END_MAGIC)
-        return self._bytes
+        self._add(footer)
+        self._add(_TRAILER.pack(len(footer), block_digest(footer), _END_MAGIC))
+
+    def _add(self, data: Buffer) -> None:
+        start, self._end = self._end, self._end + len(data)
+        if self._end > len(self.buffer):
+            del self.buffer[start:]
+            self.buffer += data
+        else:
+            with memoryview(self.buffer) as view:  # a bytearray would copy what it is given before it takes it
+                view[start : self._end] = data
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from dvfs.store.block import BlockRef
+from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.digest import Buffer
 from dvfs.store.ids import PackId, pack_key
@@ -66,6 +66,7 @@ class PackWriter:
         self._files_per_pack = files_per_pack
         self._crash = crash
         self._threads = ThreadPoolExecutor(puts, thread_name_prefix="dvfs-put")
+        self._free: list[bytearray] = []
         self._current: _Pack | None = None
         self._missing: dict[PackId, _Pack] = {}
         self._on_their_way: dict[Future[int], _Pack] = {}
@@ -76,11 +77,13 @@ class PackWriter:
     def append(self, stored: Buffer, raw: int, codec: int, digest: bytes, *, of_cut_file: bool) -> BlockRef:
         """Add a block; return where it is going to be. May wait for a put. Raises what a put raised."""
         pack = self._current
-        if pack is not None and not pack.builder.fits(len(stored)):
+        if pack is not None and not (pack.builder.stored_bytes < self._pack_bytes and pack.builder.fits(len(stored))):
             self._send()
             pack = None
         if pack is None:
-            pack = _Pack(PackBuilder(self._new_pack()))
+            # Fresh memory costs more than copying into it: packs take turns in the same buffers.
+            buffer = self._free.pop() if self._free else bytearray(self._pack_bytes + MAX_BLOCK_BYTES)
+            pack = _Pack(PackBuilder(self._new_pack(), buffer))
             self._missing[pack.builder.pack] = pack
             self._current = pack
         block = pack.builder.append(stored, raw, codec, digest)
@@ -143,14 +146,15 @@ class PackWriter:
         while len(self._on_their_way) >= self._puts:
             self._reap(block=True)
         self._current = None
-        future = self._threads.submit(self._put_pack, pack.builder.pack, pack.builder.finish())
+        future = self._threads.submit(self._put_pack, pack.builder.pack, pack.builder.finish_in_place())
         self._on_their_way[future] = pack
 
-    def _put_pack(self, pack: PackId, data: bytearray) -> int:
+    def _put_pack(self, pack: PackId, data: memoryview) -> int:
         self._crash("pack:before-put")
-        self._put(pack_key(pack), data)
-        self._crash("pack:after-put")
-        return len(data)
+        with data:
+            self._put(pack_key(pack), data)
+            self._crash("pack:after-put")
+            return len(data)
 
     def _reap(self, *, block: bool) -> None:
         """Take note of puts that ended, waiting for one if *block*. Raises what a put raised."""
@@ -165,6 +169,7 @@ class PackWriter:
         self.stored_bytes += size
         self.packs += 1
         del self._missing[pack.builder.pack]
+        self._free.append(pack.builder.buffer)
         self._ready += pack.files
         for file in pack.shared:
             self.add_file(file)

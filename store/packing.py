@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dvfs.store.block import BlockRef, Extent
+from dvfs.store.buffers import Buffers
 from dvfs.store.codec import Compression
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.cut import Cutting
@@ -145,7 +146,10 @@ class _Packing:
         self._inventory = inventory
         self._writer = writer
         self._progress = progress
+        self._most_ahead = max(options.ahead_bytes, 2 * options.workers * options.cutting.block_bytes)
+        self._buffers = Buffers(2 * self._most_ahead)
         self._ahead = ReadAhead(
+            buffers=self._buffers,
             cutting=options.cutting,
             compression=options.compression,
             workers=options.workers,
@@ -164,13 +168,12 @@ class _Packing:
 
     def run(self, rows: Iterable[Staged]) -> None:
         """Pack *rows*, and wait until all is sent and marked."""
-        most = max(self._options.ahead_bytes, 2 * self._options.workers * self._options.cutting.block_bytes)
         begun: deque[Item] = deque()
         weight = 0
         for item in self._ahead.items(rows):
             begun.append(item)
             weight += item.weight
-            while begun and (weight > most or isinstance(begun[0], End) or begun[0].work.done()):
+            while begun and (weight > self._most_ahead or isinstance(begun[0], End) or begun[0].work.done()):
                 weight -= begun[0].weight
                 self._place(begun.popleft())
         while begun:
@@ -180,20 +183,24 @@ class _Packing:
     def _place(self, item: Item) -> None:
         """Wait for *item* and put its blocks into packs."""
         if isinstance(item, Group):
-            self._place_small(item.rows, item.work.result())
+            read = item.work.result()
+            self._place_small(item.rows, read)
+            self._buffers.give(read.buffer)
         elif isinstance(item, Piece):
             self._place_block(item.work.result())
+            self._buffers.give(item.buffer)
             self._told += item.weight
             if self._progress is not None:
                 self._progress.on_bytes(item.weight)
         elif isinstance(item, Middling):
             try:
-                blocks = item.work.result()
+                buffer, blocks = item.work.result()
             except Refused as refused:
                 self._refuse(item.file.staged, refused)
                 return
             for sealed in blocks:
                 self._place_block(sealed)
+            self._buffers.give(buffer)
             self._end_cut(item.file)
         elif item.file is not None:
             self._end_cut(item.file)
@@ -205,34 +212,35 @@ class _Packing:
 
     def _place_small(self, rows: list[Row], read: SmallFiles) -> None:
         """Put those files of a group that are not known into one block."""
-        fresh: list[tuple[Row, SmallFile, int]] = []
+        fresh: list[tuple[Row, SmallFile]] = []
         twins: list[tuple[Row, SmallFile]] = []
         starts: dict[bytes, int] = {}
         end = 0
         for row, file in zip(rows, read.files, strict=True):
             if isinstance(file, Refused):
                 self._refuse(row[0], file)
-            elif not file.data:
+            elif not file.length:
                 self._pack(row, file.digest, ())
             elif file.digest in starts:
                 twins.append((row, file))
             elif (extents := self._inventory.find_file(row[1], file.digest)) is not None:
                 self._pack(row, file.digest, extents)
             else:
-                fresh.append((row, file, end))
+                fresh.append((row, file))
                 starts[file.digest] = end
-                end += len(file.data)
+                end += file.length
         if not fresh:
             return
         sealed = read.sealed
         if sealed is None or sealed.raw != end:  # it was made of all files, and some are known
-            sealed = seal(b"".join([file.data for _, file, _ in fresh]), self._options.compression)
+            view = memoryview(read.buffer)
+            pieces = [view[file.start : file.start + file.length] for _, file in fresh]
+            sealed = seal(b"".join(pieces), self._options.compression)
         block = self._append(sealed, of_cut_file=False)
-        for row, file, start in fresh:
-            self._inventory.add_file(file.digest, block, start, len(file.data))
-            self._pack(row, file.digest, (Extent(block, start, len(file.data)),))
-        for row, file in twins:
-            self._pack(row, file.digest, (Extent(block, starts[file.digest], len(file.data)),))
+        for _, file in fresh:
+            self._inventory.add_file(file.digest, block, starts[file.digest], file.length)
+        for row, file in fresh + twins:
+            self._pack(row, file.digest, (Extent(block, starts[file.digest], file.length),))
 
     def _place_block(self, sealed: Sealed) -> None:
         """Put one block of the cut file in hand into a pack, unless it is known."""

@@ -8,18 +8,21 @@ Threads: a `ReadAhead` belongs to one thread, and owns others.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from dvfs.store.buffers import Buffers
 from dvfs.store.codec import Compression
 from dvfs.store.cut import Cutting
 from dvfs.store.reading import (
+    CutBlocks,
     Has,
     Refused,
     Sealed,
-    SmallFile,
     SmallFiles,
     read_and_seal_small_files,
     read_large_file,
@@ -38,14 +41,29 @@ _ROW_BYTES = 512
 _SHORT_BYTES = 32 << 10
 """A group whose files are shorter than this in the mean is worth reading in the calling thread."""
 
-_WAITED = 4.0
-"""Reading waited if it took so many times the processor's time."""
+_WAITED = 20.0
+"""Reading waited if it took so many times the processor's time: more than a busy machine makes of it."""
 
 _WAITING_THREADS = 8
 """So many threads, at least, read where reading waits."""
 
 _WAITING_GROUPS = 16
 """After one that waited, so many groups are read by threads before the calling thread tries again."""
+
+
+class Usage(NamedTuple):
+    """What a thread has used: *wall* and *processor* time in seconds, and reads from a disk."""
+
+    wall: float
+    processor: float
+    disk_reads: int
+
+
+def thread_usage() -> Usage:
+    """Return what the calling thread has used."""
+    used = resource.getrusage(resource.RUSAGE_THREAD)
+    return Usage(time.perf_counter(), used.ru_utime + used.ru_stime, used.ru_inblock)
+
 
 Row = tuple[Staged, Source]
 """A staged file and what is to be read: its source, refreshed if that was asked for."""
@@ -74,15 +92,16 @@ class Middling:
 
     file: CutFile
     weight: int
-    work: Future[list[Sealed]]
+    work: Future[CutBlocks]
 
 
 @dataclass(slots=True)
 class Piece:
-    """One block of a large file."""
+    """One block of a large file, in *buffer*."""
 
     file: CutFile
     weight: int
+    buffer: bytearray
     work: Future[Sealed]
 
 
@@ -102,15 +121,17 @@ Item = Group | Middling | Piece | End
 class ReadAhead:
     """Work items of staged files.
 
-    *workers*: threads that hash and compress. *refresh*: take changed files as they are now. *whole_bytes*: up to
+    *buffers*: where bytes are read into; who is done with an item gives its buffer back. *workers*: threads that hash
+    and compress. *refresh*: take changed files as they are now. *whole_bytes*: up to
     this size a file that is cut is read whole by one thread. *files_per_block*: no more small ones share a block.
     *has_block*: tells, in threads, which blocks need not be compressed. *before_cut*: told of each file that is going
-    to be cut. *wall*: a clock, in seconds.
+    to be cut. *usage*: what the calling thread has used.
     """
 
     def __init__(
         self,
         *,
+        buffers: Buffers,
         cutting: Cutting,
         compression: Compression,
         workers: int,
@@ -119,8 +140,9 @@ class ReadAhead:
         files_per_block: int,
         has_block: Has,
         before_cut: Callable[[Source], None],
-        wall: Callable[[], float] = time.perf_counter,
+        usage: Callable[[], Usage] = thread_usage,
     ) -> None:
+        self.buffers = buffers
         self._cutting = cutting
         self._compression = compression
         self._refresh = refresh
@@ -128,7 +150,7 @@ class ReadAhead:
         self._files_per_block = files_per_block
         self._has_block = has_block
         self._before_cut = before_cut
-        self._wall = wall
+        self._usage = usage
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dvfs-pack")
         self._readers = ThreadPoolExecutor(max(workers, _WAITING_THREADS), thread_name_prefix="dvfs-read")
         self._waiting = 0
@@ -166,33 +188,44 @@ class ReadAhead:
     def _group(self, rows: list[Row], size: int) -> Group:
         sources = [source for _, source in rows]
         if size >= _SHORT_BYTES * len(rows):
-            work = self._threads.submit(read_and_seal_small_files, sources, self._compression)
+            work = self._threads.submit(read_and_seal_small_files, sources, self.buffers, self._compression)
         elif self._waiting:
             self._waiting -= 1
-            work = self._readers.submit(read_and_seal_small_files, sources, self._compression)
+            work = self._readers.submit(read_and_seal_small_files, sources, self.buffers, self._compression)
         else:
             work = self._threads.submit(seal_small_files, self._read_here(sources), self._compression)
         return Group(rows, size + _ROW_BYTES * len(rows), work)
 
-    def _read_here(self, sources: list[Source]) -> list[SmallFile | Refused]:
-        begun, used = self._wall(), time.thread_time()
-        files = read_small_files(sources)
-        if self._wall() - begun > _WAITED * (time.thread_time() - used):
+    def _read_here(self, sources: list[Source]) -> SmallFiles:
+        before = self._usage()
+        read = read_small_files(sources, self.buffers)
+        after = self._usage()
+        from_disk = 2 * (after.disk_reads - before.disk_reads) > len(sources)
+        if from_disk or after.wall - before.wall > _WAITED * (after.processor - before.processor):
             self._waiting = _WAITING_GROUPS
-        return files
+        return read
 
     def _cut(self, file: CutFile) -> Iterator[Item]:
         self._before_cut(file.source)
         if file.source.size <= self._whole_bytes:
             work = self._threads.submit(
-                read_middling_file, file.source, self._cutting, self._compression, self._has_block
+                read_middling_file,
+                file.source,
+                self._cutting,
+                self.buffers,
+                self._compression,
+                self._has_block,
             )
             yield Middling(file, file.source.size, work)
             return
         try:
             for raw in read_large_file(file.source, self._cutting):
-                piece = self._threads.submit(seal, raw, self._compression, self._has_block)
-                yield Piece(file, len(raw), piece)
+                size = len(raw)
+                buffer = self.buffers.take(size)
+                data = memoryview(buffer)[:size]
+                data[:] = raw
+                sealed = self._threads.submit(seal, data, self._compression, self._has_block)
+                yield Piece(file, size, buffer, sealed)
         except Refused as refused:
             yield End(file.staged, None, refused)
         else:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dvfs.store.block import Codec
+from dvfs.store.buffers import Buffers
 from dvfs.store.codec import Compression, compress
-from dvfs.store.cut import Cutter, Cutting, cut
+from dvfs.store.cut import Cutter, Cutting, cut_views
 from dvfs.store.digest import Buffer, block_digest
 from dvfs.store.source import Source, open_source, why
 
@@ -47,21 +48,32 @@ class Sealed(NamedTuple):
 
 
 class SmallFile(NamedTuple):
-    """A small file that was read."""
+    """A small file that was read: *length* bytes at *start* of a buffer."""
 
     digest: bytes
-    data: bytes
+    start: int
+    length: int
 
 
 @dataclass(slots=True)
 class SmallFiles:
-    """Small files read together. *files*: one for each source, a Refused where it could not be taken.
+    """Small files read together, one after another in *buffer*, up to *end*.
 
-    *sealed*: the block of all their bytes; None if there are no bytes.
+    *files*: one for each source, a Refused where it could not be taken. *sealed*: the block of all bytes; None if
+    there are none, or it is still to be made.
     """
 
+    buffer: bytearray
     files: list[SmallFile | Refused]
-    sealed: Sealed | None
+    end: int
+    sealed: Sealed | None = None
+
+
+class CutBlocks(NamedTuple):
+    """A file that was read whole into *buffer*, and its blocks."""
+
+    buffer: bytearray
+    blocks: list[Sealed]
 
 
 def seal(data: Buffer, compression: Compression, has: Has | None = None) -> Sealed:
@@ -72,45 +84,57 @@ def seal(data: Buffer, compression: Compression, has: Has | None = None) -> Seal
     return Sealed(digest, len(data), *compress(data, compression))
 
 
-def read_small_files(sources: Sequence[Source]) -> list[SmallFile | Refused]:
-    """Read *sources*, small files of one block; for each what was read, or why it cannot be taken."""
+def read_small_files(sources: Sequence[Source], buffers: Buffers) -> SmallFiles:
+    """Read *sources*, small files of one block, into a buffer of *buffers*."""
+    buffer = buffers.take(sum([source.size for source in sources]))
+    view = memoryview(buffer)
     files: list[SmallFile | Refused] = []
+    start = 0
     for source in sources:
+        data = view[start : start + source.size]
         try:
-            data = _read_small(source)
+            _read_whole(source, data)
         except Refused as refused:
             files.append(refused)
         else:
-            files.append(SmallFile(block_digest(data), data))
-    return files
+            files.append(SmallFile(block_digest(data), start, source.size))
+            start += source.size
+    return SmallFiles(buffer, files, start)
 
 
-def seal_small_files(files: list[SmallFile | Refused], compression: Compression) -> SmallFiles:
-    """Return *files* with the block of all their bytes, in order."""
-    pieces = [file.data for file in files if isinstance(file, SmallFile) and file.data]
-    if not pieces:
-        return SmallFiles(files, None)
-    return SmallFiles(files, seal(pieces[0] if len(pieces) == 1 else b"".join(pieces), compression))
+def seal_small_files(read: SmallFiles, compression: Compression) -> SmallFiles:
+    """Return *read* with the block of all its bytes."""
+    if read.end:
+        read.sealed = seal(memoryview(read.buffer)[: read.end], compression)
+    return read
 
 
-def read_and_seal_small_files(sources: Sequence[Source], compression: Compression) -> SmallFiles:
+def read_and_seal_small_files(sources: Sequence[Source], buffers: Buffers, compression: Compression) -> SmallFiles:
     """Do both."""
-    return seal_small_files(read_small_files(sources), compression)
+    return seal_small_files(read_small_files(sources, buffers), compression)
 
 
-def read_middling_file(source: Source, cutting: Cutting, compression: Compression, has: Has) -> list[Sealed]:
-    """Read, cut and seal one file that fits into memory several times over. Raises Refused."""
-    data = memoryview(_read_small(source))
+def read_middling_file(
+    source: Source, cutting: Cutting, buffers: Buffers, compression: Compression, has: Has
+) -> CutBlocks:
+    """Read one file whole into a buffer of *buffers*, cut it and seal its blocks. Raises Refused."""
+    buffer = buffers.take(source.size)
+    data = memoryview(buffer)[: source.size]
+    try:
+        _read_whole(source, data)
+    except Refused:
+        buffers.give(buffer)
+        raise
     blocks = []
     start = 0
     for length in Cutter(cutting).lengths(data):
         blocks.append(seal(data[start : start + length], compression, has))
         start += length
-    return blocks
+    return CutBlocks(buffer, blocks)
 
 
-def read_large_file(source: Source, cutting: Cutting) -> Iterator[bytes]:
-    """Yield the raw blocks of a file of any length. Raises Refused, also after the last one."""
+def read_large_file(source: Source, cutting: Cutting) -> Iterator[memoryview]:
+    """Yield the raw blocks of a file of any length, each good until the next. Raises Refused, also after the last."""
     with _opened(source) as handle:
         if not source.fits(os.fstat(handle)):
             raise Refused(CHANGED, changed=True)
@@ -125,7 +149,7 @@ def read_large_file(source: Source, cutting: Cutting) -> Iterator[bytes]:
                 raise Refused(CHANGED, changed=True)
             return count
 
-        yield from cut(readinto, cutting)
+        yield from cut_views(readinto, cutting)
         if not source.fits(os.fstat(handle)):
             raise Refused(CHANGED, changed=True)
 
@@ -139,23 +163,22 @@ def refreshed(source: Source) -> Source:
     return source if source.fits(now) else source.with_stat(now)
 
 
-def _read_small(source: Source) -> bytes:
-    """Return the bytes of *source*. Raises Refused."""
+def _read_whole(source: Source, data: memoryview) -> None:
+    """Fill *data*, as long as *source*, with its bytes. Raises Refused."""
     try:
         handle = open_source(source.source)
     except OSError as exc:
         raise _refused(exc) from exc
     try:
-        data = os.read(handle, source.size)
-        while len(data) < source.size and (more := os.read(handle, source.size - len(data))):
-            data += more
-        if not source.fits(os.fstat(handle)) or len(data) != source.size:
+        done = os.readv(handle, (data,)) if source.size else 0
+        while done < source.size and (more := os.readv(handle, (data[done:],))):
+            done += more
+        if not source.fits(os.fstat(handle)) or done != source.size:
             raise Refused(CHANGED, changed=True)
     except OSError as exc:
         raise _refused(exc) from exc
     finally:
         os.close(handle)
-    return data
 
 
 def _refused(exc: OSError) -> Refused:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dvfs.store.block import BlockRef, Codec, Extent
 from dvfs.store.codec import Compression
-from dvfs.store.digest import Buffer, block_digest
+from dvfs.store.digest import Buffer
 from dvfs.store.errors import InvalidInput, SourceChanged, Unavailable
 from dvfs.store.packing import PackingOptions, PackingResult, Previous, Reuse
 from dvfs.store.staging import PackedFile
@@ -574,9 +574,9 @@ def test_a_pack_ends_after_many_files_however_short(bench: PackingBench) -> None
 
 SHAPES = st.lists(
     st.tuples(
-        st.sampled_from(["a", "b", "d/e", "d/f", "d-x"]), st.integers(0, 9), st.integers(0, 30_000), st.integers(0, 3)
+        st.sampled_from(["a", "b", "d/e", "d/f", "d-x"]), st.integers(0, 9), st.integers(0, 15_000), st.integers(0, 3)
     ),
-    max_size=25,
+    max_size=15,
 )
 
 
@@ -594,11 +594,7 @@ def test_any_tree_comes_back(shapes: list[tuple[str, int, int, int]], workers: i
         )
         bench.pack(options)
         assert bench.contents() == files
-        small = {data for data in files.values() if len(data) <= CUTTING.small_file_bytes}
-        digests = [block.digest for block in bench.blocks()]
-        assert len(set(digests)) == len(digests) or block_digest(b"") in digests
         assert sent(bench) <= sum(map(len, set(files.values())))
-        assert sum(map(len, small)) <= sum(map(len, files.values()))
         bench.close()
 
 
