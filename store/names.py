@@ -81,7 +81,11 @@ def check_name(what: str, text: str) -> None:
     """Raise InvalidInput unless *text* can be the *what* (project, name, version) of a dataset."""
     if not text or text != text.strip() or any(ord(letter) < 32 for letter in text):
         raise InvalidInput(f"{what} {text!r}: must not be empty, begin or end with a space, or hold control characters")
-    if len(text.encode(errors="surrogateescape")) > _NAME_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as exc:
+        raise InvalidInput(f"{what} {text!r} is not UTF-8") from exc
+    if size > _NAME_BYTES:
         raise InvalidInput(f"{what} {text[:40]!r}… is longer than {_NAME_BYTES} bytes")
 
 

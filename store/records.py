@@ -7,15 +7,14 @@ their labels.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from dvfs.store import version_number
 from dvfs.store.backend import Backend
 from dvfs.store.crash import CrashPoint, no_crash
-from dvfs.store.errors import AlreadyExists, Conflict, Corrupt, InvalidInput, NotFound, Unavailable, WrongState
+from dvfs.store.errors import Conflict, InvalidInput, NotFound, Unavailable, WrongState
 from dvfs.store.ids import VersionId, is_version_id
 from dvfs.store.names import Names
 from dvfs.store.record import Record, decode, encode
@@ -232,13 +231,5 @@ def check_state(record: Record, want: Want) -> None:
     )
 
 
-def newest_numbers(records: Iterable[Record]) -> list[Record]:
-    """Return *records* sorted by version number, the highest last."""
-    return sorted(records, key=lambda record: version_number.order(record.version))
-
-
 def _key(version: VersionId) -> str:
     return f"datasets/{version}.json"
-
-
-__all__ = ["AlreadyExists", "Corrupt", "Records", "Stored", "Want", "check_state", "fits", "newest_numbers"]

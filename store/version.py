@@ -9,7 +9,6 @@ from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
 from dvfs.store.catalog import blocktree
 from dvfs.store.catalog.entry import Entry
-from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.pages import PageSource
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.errors import Corrupt, WrongState
@@ -93,6 +92,3 @@ def readable_root(record: Record) -> Root:
     if record.tree is None:
         raise WrongState(f"dataset {record.title} ({record.id}) has no files yet", hint="`dvfs upload` stores them")
     return record.tree
-
-
-__all__ = ["PAGE_MEMORY_BYTES", "PageRef", "Version", "readable_root"]

@@ -29,7 +29,7 @@ from dvfs.store.catalog.entry import BlockTreeRef, Content, Entry, Extra, Item
 from dvfs.store.catalog.key import NAME_MAX, join, split
 from dvfs.store.catalog.locations import TAGS as LOCATION_TAGS
 from dvfs.store.catalog.locations import Locations, encode_locations
-from dvfs.store.digest import block_digest, file_digest, leaf_digest
+from dvfs.store.digest import file_digest, leaf_digest
 from dvfs.store.errors import Corrupt
 
 NAMES = 1
@@ -337,7 +337,3 @@ def _decode_extra(page: RawPage, count: int) -> list[tuple[Extra, ...]]:
             if value.strip(b"\0"):
                 values[index].append(Extra(column.tag, column.type, column.flags, value))
     return [tuple(found) for found in values]
-
-
-EMPTY_DIGEST = block_digest(b"")
-"""The digest of an empty file."""

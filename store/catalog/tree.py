@@ -13,7 +13,6 @@ from dvfs.store.catalog.inner import Inner, PageRef
 from dvfs.store.catalog.key import children_bounds, key_of, split, subtree_bounds
 from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.pages import Load
-from dvfs.store.errors import Corrupt
 
 
 class Tree:
@@ -111,9 +110,3 @@ class Tree:
             rank += page.ranks[index]
             page = self.load(page.child(index))
         return rank, page
-
-
-def check_root(leaf: Leaf) -> None:
-    """Raise Corrupt unless *leaf*, the first of a version, starts with the root directory."""
-    if leaf.count and (leaf.key_at(0) or leaf.modes[0] & 0o170000 != 0o040000):
-        raise Corrupt("the catalog does not start with the root directory")

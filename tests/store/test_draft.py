@@ -371,7 +371,7 @@ def test_names_and_numbers_are_checked(kit: Kit) -> None:
     with kit.machine() as store:
         with pytest.raises(InvalidInput, match="needs a project"):
             store.create(project=None, name="set")
-        for bad in ("", " x", "a\nb", "n" * 256):
+        for bad in ("", " x", "a\nb", "n" * 256, "\udcff"):
             with pytest.raises(InvalidInput):
                 store.create(project="p", name=bad)
         store.create(project="p", name="set", version="1.0")
