@@ -155,7 +155,10 @@ class Leaf:
 
     def _read_keys(self, page: RawPage) -> None:
         count = page.count
-        runs = unpack_numbers(Type.U32, page.bytes_of(RUNS)) if RUNS in page.columns else ()
+        packed = page.bytes_of(RUNS)
+        if len(packed) % 4:
+            raise Corrupt("leaf page: its runs end inside a number")
+        runs = unpack_numbers(Type.U32, packed) if packed else ()
         self.names = page.bytes_of(NAMES).split(b"\0") if count else []
         self.parents = page.bytes_of(PARENTS).split(b"\0\0") if count else []
         self.starts = list(accumulate(runs, initial=0))
