@@ -182,10 +182,11 @@ class Prefetcher:
         _log.info("fetching the whole version, %d bytes", size)
         batch: dict[bytes, BlockRef] = {}
         for _, blocks in self._blocks(0):
-            batch.update((block.digest, block) for block in blocks)
-            if len(batch) >= _FILL_BATCH_BLOCKS:
-                self._want_all(batch)
-                batch = {}
+            for block in blocks:
+                batch[block.digest] = block
+                if len(batch) >= _FILL_BATCH_BLOCKS:
+                    self._want_all(batch)
+                    batch = {}
             if self._stop.is_set():
                 return
         self._want_all(batch)
@@ -199,7 +200,7 @@ class Prefetcher:
             if refs:
                 self._source.fetcher.wait_idle(_WAIT_SECONDS)
 
-    def _blocks(self, first: int, *, head_bytes: int | None = None) -> Iterator[tuple[int, list[BlockRef]]]:
+    def _blocks(self, first: int, *, head_bytes: int | None = None) -> Iterator[tuple[int, Iterator[BlockRef]]]:
         """Yield rank and blocks of each file from rank *first* on; only the first *head_bytes* of each, if given."""
         load_blocks = self._source.pages.load_blocks
         for start, leaf in self._source.tree.leaves(first):
@@ -207,8 +208,8 @@ class Prefetcher:
                 size = leaf.sizes[index]
                 if size and stat.S_ISREG(leaf.modes[index]):
                     length = size if head_bytes is None else min(size, head_bytes)
-                    extents = blocktree.extents(leaf.content_at(index), 0, length, load_blocks)
-                    yield start + index, [block for block, _, _ in extents]
+                    extents = blocktree.iter_extents(leaf.content_at(index), 0, length, load_blocks)
+                    yield start + index, (block for block, _, _ in extents)
 
     def _want_inner_pages(self) -> None:
         tree = self._source.tree

@@ -15,11 +15,13 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
+from dvfs.store.block import BlockRef
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.catalog.key import parent_of
-from dvfs.store.errors import DvfsError, InvalidInput, NoSpace
+from dvfs.store.errors import Corrupt, DvfsError, InvalidInput, NoSpace
 from dvfs.store.version import Version
 
 OnFile = Callable[[bytes, int], None]
@@ -27,6 +29,9 @@ OnFile = Callable[[bytes, int], None]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _AHEAD_FILES = 256
+_AHEAD_BLOCKS = 128
+_MORE_BLOCKS = 64
+"""Of a file so many blocks are wanted when it is begun, and so many more each time that as many are written."""
 
 
 def copy_out(
@@ -149,15 +154,19 @@ class _Copy:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             handle = os.open(name, flags, 0o600, dir_fd=directory)
             try:
-                self._version.fetcher.want(self._version.blocks(entry))
+                blocks = self._version.blocks(entry)
+                self._version.fetcher.want(islice(blocks, _AHEAD_BLOCKS))
             except BaseException:
                 os.close(handle)
                 raise
-            pending.append(pool.submit(self._fill, handle, path, entry))
+            pending.append(pool.submit(self._fill, handle, path, entry, blocks))
 
-    def _fill(self, handle: int, path: bytes, entry: Entry) -> None:
+    def _fill(self, handle: int, path: bytes, entry: Entry, ahead: Iterator[BlockRef]) -> None:
+        """Write the bytes of *entry*; *ahead* yields its blocks that are not wanted yet."""
         try:
-            for chunk in self._version.chunks(entry):
+            for number, chunk in enumerate(self._version.chunks(entry), 1):
+                if number % _MORE_BLOCKS == 0:
+                    self._version.fetcher.want(islice(ahead, _MORE_BLOCKS))
                 view = memoryview(chunk)
                 while view:
                     view = view[os.write(handle, view) :]
@@ -192,6 +201,9 @@ class _Copy:
         for name in path.split(b"/") if path else ():
             try:
                 below = os.open(name, _DIRECTORY, dir_fd=handle)
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                what = f"the catalog has something below {os.fsdecode(path)!r}, which it has not as a directory"
+                raise Corrupt(what) from exc
             finally:
                 os.close(handle)
             handle = below

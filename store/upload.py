@@ -167,4 +167,4 @@ class _Reusable:
 
     def _extents(self, entry: Entry) -> Iterable[Extent]:
         assert self._draft is not None
-        return blocktree.extents(entry.content, 0, entry.size, self._draft.pages.load_blocks)
+        return blocktree.iter_extents(entry.content, 0, entry.size, self._draft.pages.load_blocks)

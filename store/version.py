@@ -72,7 +72,7 @@ class Version:
     def chunks(self, entry: Entry) -> Iterator[bytes]:
         """Yield the bytes of the file of *entry*, a block at a time. Raises as `Fetcher.block`."""
         done = 0
-        for block, at, size in blocktree.extents(entry.content, 0, entry.size, self.pages.load_blocks):
+        for block, at, size in blocktree.iter_extents(entry.content, 0, entry.size, self.pages.load_blocks):
             done += size
             yield self.fetcher.read(block, at, size)
         if done != entry.size:

@@ -26,9 +26,12 @@ LoadBlocks = Callable[[BlockRef], "BlocksPage"]
 
 
 class BlocksPage:
-    """A decoded page of a block tree. `ends`: where each child or block ends, in bytes from the start."""
+    """A decoded page of a block tree. `ends`: where each child or block ends, in bytes from the start.
 
-    __slots__ = ("_counts", "blocks", "count", "ends", "level", "weight")
+    `counts`: the blocks below each child; of no meaning in a page of blocks.
+    """
+
+    __slots__ = ("blocks", "count", "counts", "ends", "level", "weight")
 
     def __init__(self, data: bytes) -> None:
         """Decode and check the raw page *data*. Raises Corrupt, UnsupportedFormat."""
@@ -43,9 +46,10 @@ class BlocksPage:
             raise Corrupt("page of blocks: its number of blocks is not what it says")
         if self.level:
             lengths: Iterable[int] = page.numbers(LENGTHS, Type.U64, page.count)
-            self._counts = page.numbers(COUNTS, Type.U64, page.count)
-            self.count = sum(self._counts)
+            self.counts = page.numbers(COUNTS, Type.U64, page.count)
+            self.count = sum(self.counts)
         else:
+            self.counts = ()
             lengths = [block.raw for block in self.blocks.all()]
             self.count = page.count
         self.ends = list(accumulate(lengths))
@@ -99,17 +103,24 @@ def extents(content: Content, start: int, length: int, load: LoadBlocks) -> list
 
     Less comes back where the file ends. *load* brings the pages of a block tree. Raises Corrupt, and as *load*.
     """
+    return list(iter_extents(content, start, length, load))
+
+
+def iter_extents(content: Content, start: int, length: int, load: LoadBlocks) -> Iterator[Extent]:
+    """Do as `extents`, one after another: a file may have 2^28 blocks."""
     stop = start + length
     if isinstance(content, BlockTreeRef):
-        return list(_below(content.block, content.level, start, stop, load))
-    found = []
+        found = load(content.block).count
+        if found != content.number:
+            raise Corrupt(f"page of blocks {content.block.digest.hex()} has {found} blocks below, not {content.number}")
+        yield from _below(content.block, content.level, start, stop, load)
+        return
     at = 0
     for block, offset, size in content:
         first, last = max(start, at), min(stop, at + size)
         if first < last:
-            found.append(Extent(block, offset + first - at, last - first))
+            yield Extent(block, offset + first - at, last - first)
         at += size
-    return found
 
 
 def _below(ref: BlockRef, level: int, start: int, stop: int, load: LoadBlocks) -> Iterator[Extent]:
@@ -124,7 +135,8 @@ def _below(ref: BlockRef, level: int, start: int, stop: int, load: LoadBlocks) -
         first, last = max(start, begin) - begin, min(stop, ends[index]) - begin
         if level:
             child = page.child(index)
-            if load(child).size != ends[index] - begin:
+            below = load(child)
+            if (below.size, below.count) != (ends[index] - begin, page.counts[index]):
                 raise Corrupt(f"page of blocks {child.digest.hex()} holds something else than its parent says")
             yield from _below(child, level - 1, first, last, load)
         else:
@@ -133,12 +145,8 @@ def _below(ref: BlockRef, level: int, start: int, stop: int, load: LoadBlocks) -
 
 def all_blocks(content: Content, load: LoadBlocks) -> Iterator[BlockRef]:
     """Yield every block of a file with *content*, in order."""
-    if isinstance(content, BlockTreeRef):
-        for block, _, _ in _below(content.block, content.level, 0, 1 << 63, load):
-            yield block
-    else:
-        for block, _, _ in content:
-            yield block
+    for block, _, _ in iter_extents(content, 0, 1 << 63, load):
+        yield block
 
 
 def pages_of(content: Content, load: LoadBlocks) -> Iterator[BlockRef]:
