@@ -71,7 +71,7 @@ class PackingOptions:
     puts: int = 3
     ahead_bytes: int = 32 << 20
     whole_bytes: int = 8 << 20
-    files_per_pack: int = 32_768
+    files_per_pack: int = 16_384
 
 
 @dataclass(slots=True)
@@ -268,7 +268,8 @@ class _Packing:
     def _pack(self, row: Row, digest: bytes, extents: tuple[Extent, ...], *, told: int = 0) -> None:
         """Give a file whose blocks are all placed to the writer."""
         staged, source = row
-        self._writer.add_file(PackedFile(staged, source, digest, extents))
+        refreshed = source if source is not staged.source else None
+        self._writer.add_file(PackedFile(source.path, staged.serial, digest, extents, refreshed))
         self.result.files += 1
         self.result.bytes += source.size
         if self._progress is not None:

@@ -35,7 +35,7 @@ from dvfs.store.reading import (
 from dvfs.store.source import Source
 from dvfs.store.staging import Staged
 
-_ROW_BYTES = 512
+_ROW_BYTES = 1024
 """About what a staged file takes in memory besides its bytes."""
 
 _SHORT_BYTES = 32 << 10

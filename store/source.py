@@ -14,6 +14,7 @@ from typing import NamedTuple
 PATH_MAX = 4096
 """Longest path, its NUL included, that the kernel takes in one call, in bytes."""
 
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _INO_MASK = (1 << 63) - 1
 
 
@@ -110,9 +111,8 @@ def open_source(source: bytes) -> int:
 
     Paths longer than the kernel takes are walked in steps. Opening a fifo does not wait. Raises OSError.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     if len(source) < PATH_MAX:
-        return os.open(source, flags)
+        return os.open(source, _FILE_FLAGS)
     directory = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         names = source.strip(b"/").split(b"/")
@@ -120,7 +120,7 @@ def open_source(source: bytes) -> int:
             inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
             os.close(directory)
             directory = inner
-        return os.open(names[-1], flags, dir_fd=directory)
+        return os.open(names[-1], _FILE_FLAGS, dir_fd=directory)
     finally:
         os.close(directory)
 

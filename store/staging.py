@@ -51,13 +51,15 @@ class Staged(NamedTuple):
 class PackedFile(NamedTuple):
     """A staged file whose bytes are in packs that the store has.
 
-    *staged*: its row. *source*: what was read: the row's own source unless refreshed.
+    *serial*: of its row. *refreshed*: what was read, where that is another source than the row's; else None. Rows
+    themselves are not kept: many files wait in memory for their packs.
     """
 
-    staged: Staged
-    source: Source
+    path: bytes
+    serial: int
     digest: bytes
     extents: tuple[Extent, ...]
+    refreshed: Source | None = None
 
 
 class Pending(NamedTuple):
@@ -149,14 +151,14 @@ class Staging:
         """
         with database_errors(self._path), self._change() as serial:
             rows = []
-            for staged, source, digest, extents in files:
-                key = key_of(source.path)
-                if source is not staged.source:
+            for path, of, digest, extents, refreshed in files:
+                key = key_of(path)
+                if refreshed is not None:
                     self._connection.execute(
                         "UPDATE staged SET size = ?, body = ? WHERE key = ? AND serial = ?",
-                        (*_row(source)[2:], key, staged.serial),
+                        (*_row(refreshed)[2:], key, of),
                     )
-                rows.append((key, digest, encode_extents(extents), serial, staged.serial))
+                rows.append((key, digest, encode_extents(extents), serial, of))
             self._connection.executemany("INSERT OR REPLACE INTO packed VALUES (?,?,?,?,?)", rows)
             self._connection.executemany(
                 "INSERT OR IGNORE INTO sent VALUES (?,?)", ((block.digest, _BLOCK.pack(*block)) for block in blocks)

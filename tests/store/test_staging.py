@@ -43,7 +43,7 @@ def block(number: int) -> BlockRef:
 
 def packed(staged: Staged, number: int = 7, source: Source | None = None) -> PackedFile:
     run = Extent(block(number), 0, staged.source.size)
-    return PackedFile(staged, source or staged.source, bytes([number]) * 32, (run,))
+    return PackedFile(staged.source.path, staged.serial, bytes([number]) * 32, (run,), source)
 
 
 def pack_all(staging: Staging) -> None:
