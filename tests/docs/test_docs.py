@@ -21,6 +21,7 @@ from dvfs.cli.options import Many
 from dvfs.cli.origin import RUN_VARIABLES
 from dvfs.fs.errno import errno_of
 from dvfs.store.errors import DvfsError
+from tests.cli.conftest import program as program_in
 from tests.docs.pages import ROOT, anchors, code_blocks, code_spans, links, pages, prose, section, sections, table
 
 COMMON = {"--store", "--debug", "-h", "--help"}
@@ -265,6 +266,34 @@ def test_messages_in_troubleshooting_are_those_of_the_program() -> None:
                 assert os.strerror(SYSTEM_MESSAGES[span]) == span
             elif span not in LIBRARY_MESSAGES and span not in NO_MESSAGES:
                 assert span in source, span
+
+
+# -- what remove means
+
+
+def remove_examples() -> list[tuple[str, bool, set[str]]]:
+    rows = table(section(SEMANTICS, "Add, remove, sync"))
+    return [
+        (pattern, recursive, set(code_spans(cell)))
+        for row in rows
+        for pattern in code_spans(row[0])
+        for recursive, cell in ((True, row[1]), (False, row[2]))
+    ]
+
+
+def test_patterns_of_remove_name_what_the_documents_say(tmp_path: Path) -> None:
+    dvfs = program_in(tmp_path)
+    (dvfs.folder / "tree/sub/deep").mkdir(parents=True)
+    for name in ("a.txt", "sub/a.txt", "sub/deep/a.txt"):
+        (dvfs.folder / "tree" / name).write_text(name)
+    dvfs.ok("sync", "--project", "p", "--name", "n", "--folder", "tree")
+
+    examples = remove_examples()
+    assert len(examples) > 10
+    for pattern, recursive, removed in examples:
+        dvfs.ok("create", "--name", "n", "--parents", "p/n")
+        ran = dvfs("remove", "-v", "--files", pattern, *([] if recursive else ["--non-recursive"]))
+        assert (ran.code, set(ran.err.split())) == (0, removed), (pattern, recursive)
 
 
 # -- concurrency
