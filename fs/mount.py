@@ -26,7 +26,7 @@ from dvfs.fs.mounts import Mount, Mounts, started_at
 from dvfs.fs.options import MountOptions
 from dvfs.fs.source import OpenedVersion
 from dvfs.store import errors
-from dvfs.store.errors import DvfsError, Internal, InvalidInput
+from dvfs.store.errors import DvfsError, Internal, InvalidInput, WrongState
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +160,6 @@ def _be_daemon(options: MountOptions, open_version: OpenVersion, reporter: int) 
         os.setsid()
         os.chdir("/")
         log = Mounts(options.state_dir).log_path(options.directory)
-        _log_to(log)
 
         def report(ready: Ready) -> None:
             _leave_terminal(log)
@@ -168,6 +167,7 @@ def _be_daemon(options: MountOptions, open_version: OpenVersion, reporter: int) 
             os.close(reporter)
 
         try:
+            _log_to(log)
             _run(options, open_version, report, log=log)
             code = 0
         except DvfsError as exc:
@@ -183,8 +183,11 @@ def _be_daemon(options: MountOptions, open_version: OpenVersion, reporter: int) 
 
 
 def _log_to(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    except OSError as exc:
+        raise WrongState(f"the state folder cannot be written: {exc.filename}: {exc.strerror}") from exc
     handler.setFormatter(logging.Formatter(_FORMAT))
     root = logging.getLogger()
     root.handlers[:] = [handler]

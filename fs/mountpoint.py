@@ -56,10 +56,11 @@ def _allows_other(config: Path) -> bool:
     return any(line.strip() == "user_allow_other" for line in lines)
 
 
-def prepare(directory: Path) -> None:
+def prepare(directory: Path) -> bool:
     """Make *directory* one that can be mounted on: there, empty, with no dead mount of ours in the way.
 
-    Raises WrongState when something is in it or mounted there, InvalidInput when it is no directory or cannot be made.
+    Returns whether it was made now. Raises WrongState when something is in it or mounted there, InvalidInput when it is
+    no directory or cannot be made.
     """
     while True:
         mount = mounted_at(directory)
@@ -71,6 +72,7 @@ def prepare(directory: Path) -> None:
             raise WrongState(f"{directory} is a dead mount ({mount.source})", hint=f"`fusermount3 -uz {directory}`")
         take_away(directory, lazy=True)
     try:
+        is_new = not directory.exists()
         directory.mkdir(parents=True, exist_ok=True)
         with os.scandir(directory) as entries:
             first = next(entries, None)
@@ -82,6 +84,7 @@ def prepare(directory: Path) -> None:
         raise WrongState(
             f"{directory} is not empty", hint="mount on an empty directory, or one that does not exist yet"
         )
+    return is_new
 
 
 def is_dead(directory: Path) -> bool:

@@ -9,6 +9,7 @@ What goes wrong is logged and given up: whoever reads meets the error itself.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import stat
@@ -31,6 +32,9 @@ _FILL_BATCH_BLOCKS = 1024
 _HEAD_BYTES = 2 << 20
 """Of a large file that may come next, so much is wanted; its reader's own window takes over."""
 _WAIT_SECONDS = 0.5
+_LEAST_WINDOW_BYTES = 8 << 20
+_CACHE_SHARE = 4
+"""What is fetched ahead of one reader may take one part in so many of the cache: it must be there when it is read."""
 
 
 class Prefetch(StrEnum):
@@ -74,7 +78,7 @@ class Prefetcher:
     def start(self) -> None:
         """Begin: inner pages are wanted, and in mode `all` the whole version is."""
         if not self._is_off:
-            self._run(self._want_inner_pages)
+            self._run(self._prepare)
         if self._mode is Prefetch.ALL:
             self._begin_fill()
 
@@ -170,25 +174,31 @@ class Prefetcher:
             self._fills = True
             self._run(self._fill)
 
+    def _prepare(self) -> None:
+        self._want_inner_pages()
+        self._ahead.limit(max(self._budget_bytes() // _CACHE_SHARE, _LEAST_WINDOW_BYTES))
+
     def _fill(self) -> None:
-        size = self._source.tree.size
-        if self._mode is Prefetch.AUTO:
-            budget = self._budget_bytes()
-            if size > budget:
+        size, budget = self._source.tree.size, self._budget_bytes()
+        if size > budget:
+            _log.info("the version has %d bytes, the cache takes %d", size, budget)
+            if self._mode is Prefetch.AUTO:
                 self._mode = Prefetch.NONE  # of the whole; what is expected is fetched on
                 self._fills = False
-                _log.info("the version of %d bytes is not fetched whole: the cache takes %d", size, budget)
                 return
         _log.info("fetching the whole version, %d bytes", size)
         batch: dict[bytes, BlockRef] = {}
-        for _, blocks in self._blocks(0):
-            for block in blocks:
-                batch[block.digest] = block
-                if len(batch) >= _FILL_BATCH_BLOCKS:
-                    self._want_all(batch)
-                    batch = {}
-            if self._stop.is_set():
-                return
+        wanted = 0
+        for block in itertools.chain.from_iterable(blocks for _, blocks in self._blocks(0)):
+            if block.digest in batch:
+                continue
+            wanted += block.raw
+            if wanted > budget or self._stop.is_set():
+                break  # more would push out what came first
+            batch[block.digest] = block
+            if len(batch) >= _FILL_BATCH_BLOCKS:
+                self._want_all(batch)
+                batch = {}
         self._want_all(batch)
 
     def _want_all(self, batch: dict[bytes, BlockRef]) -> None:

@@ -70,6 +70,10 @@ class ReadAhead:
         self._entries_to = 0
         self._random = 0
 
+    def limit(self, max_window_bytes: int) -> None:
+        """Want at most *max_window_bytes* ahead of a reader from now on, if that is less than before."""
+        self._max = min(self._max, max_window_bytes)
+
     @property
     def looks_random(self) -> bool:
         """Whether reads follow no order that could be read ahead in."""
@@ -88,7 +92,10 @@ class ReadAhead:
         return self._note_bytes(inode, size, start, start + length, waited)
 
     def reached(self, job: EntriesAhead, stop: int) -> None:
-        """Take note that *job* wants all files up to, not including, rank *stop*."""
+        """Take note that *job* wants all files up to, not including, rank *stop*.
+
+        This and `limit` may be called by other threads: at worst files are wanted twice, which costs no request.
+        """
         self._entries_from, self._entries_to = job.first, max(stop, job.first)
 
     def _begin(self, inode: int, end: int) -> None:

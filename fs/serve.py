@@ -97,8 +97,13 @@ async def _serve(
         prefetcher.start()
 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        prepare(options.directory)
-        _begin_session(operations, options.directory, words)
+        is_new = prepare(options.directory)
+        try:
+            _begin_session(operations, options.directory, words)
+        except BaseException:
+            if is_new:
+                options.directory.rmdir()
+            raise
         operations.zero_open = shim is not None and shim.is_at_work
         try:
             async with trio.open_nursery() as nursery:

@@ -114,6 +114,14 @@ def test_all_fills_the_version(open_it: Callable[..., Opened]) -> None:
     assert it.prefetcher.is_filling
 
 
+def test_all_stops_where_the_cache_is_full(open_it: Callable[..., Opened]) -> None:
+    it = open_it(Prefetch.ALL, budget_bytes=1 << 20)
+    it.prefetcher.start()
+    wait_until(lambda: it.cached() * SMALL_CUTTING.block_bytes > 800_000)
+    assert it.version.fetcher.wait_idle(10)
+    assert it.version.fetcher.stats().raw_bytes < 1_300_000  # and the pages of the catalog
+
+
 def test_none_fetches_what_is_read_and_no_more(open_it: Callable[..., Opened]) -> None:
     it = open_it(Prefetch.NONE)
     it.prefetcher.start()

@@ -58,13 +58,17 @@ class Failed(Exception):
 
 @dataclass
 class Mounted:
-    """A mount: its *directory*, its daemon's *pid* and *log*; while the file *broken* exists its store is away."""
+    """A mount: its *directory*, its daemon's *pid* and *log*.
+
+    While the file *broken* exists its store is away, while *hanging* does, it does not answer.
+    """
 
     directory: Path
     pid: int
     digest: str
     log: Path
     broken: Path
+    hanging: Path
     table: Mounts
     noted: Mount
     is_noisy: bool = False
@@ -108,11 +112,12 @@ class Mounter:
         pickled = self.folder / "made.pickle"
         pickled.write_bytes(pickle.dumps(made))
         state = self.folder / "state"
-        broken = self.folder / "broken"
+        broken, hanging = self.folder / "broken", self.folder / "hanging"
         words = {
             "made": str(pickled),
             "cache": str(self.folder / cache),
             "broken": str(broken),
+            "hanging": str(hanging),
             "options": {"directory": str(directory), "state_dir": str(state), "prefetch": "none"} | options,
         }
         ran = subprocess.run(
@@ -128,7 +133,7 @@ class Mounter:
         noted = table.at(directory)
         assert noted is not None
         log = Path(said["log"])
-        mounted = Mounted(directory, said["pid"], said["digest"], log, broken, table, noted)
+        mounted = Mounted(directory, said["pid"], said["digest"], log, broken, hanging, table, noted)
         self.mounts.append(mounted)
         return mounted
 
@@ -136,6 +141,7 @@ class Mounter:
         """Unmount all; check that each daemon ended and logged nothing that a test did not expect."""
         for mount in self.mounts:
             mount.broken.unlink(missing_ok=True)
+            mount.hanging.unlink(missing_ok=True)
         for left in all_mounts():
             if left.is_ours and Path(left.directory).is_relative_to(self.folder):
                 take_away(Path(left.directory), lazy=True)

@@ -1,6 +1,6 @@
 """Mounts a version that a test made, as a program of its own: what it is told comes as JSON, what it says is JSON.
 
-The store can be broken while it runs: every read of it fails as long as the file *broken* exists.
+The store can be broken, or made to hang, while it runs: for as long as a file exists.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 import os
 import pickle
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,24 @@ from tests.fs.made_version import Made, opened
 
 
 class Breakable:
-    """A backend that does not answer while the file *broken* exists."""
+    """A backend that fails while the file *broken* exists, and does not answer while *hanging* does.
 
-    def __init__(self, inner: Backend, broken: Path) -> None:
+    A thread that it keeps waiting is called dvfs:hangs.
+    """
+
+    def __init__(self, inner: Backend, broken: Path, hanging: Path) -> None:
         self._inner = inner
         self._broken = broken
+        self._hanging = hanging
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
+        if self._hanging.exists():
+            Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("dvfs:hangs")
+        while self._hanging.exists():
+            time.sleep(0.01)
         if self._broken.exists():
             raise Unavailable(f"{key}: the store does not answer")
         return self._inner.get(key, start, length)
@@ -49,7 +59,7 @@ def main() -> int:
         if told.get("dies"):
             os._exit(3)
         cache = Cache(Path(told["cache"]), budget_bytes=told.get("budget_bytes", 1 << 30), reserve_bytes=0)
-        version = made.open(cache, wrap=lambda inner: Breakable(inner, Path(told["broken"])))
+        version = made.open(cache, wrap=lambda inner: Breakable(inner, Path(told["broken"]), Path(told["hanging"])))
         version.check()
 
         def close() -> None:

@@ -83,6 +83,22 @@ def test_sigterm_unmounts_while_a_file_is_open(odd: Odd) -> None:
         os.close(fd)
 
 
+def test_sigterm_ends_a_mount_whose_store_hangs(odd: Odd) -> None:
+    mounted = odd()
+    mounted.is_noisy = True
+    mounted.hanging.touch()
+    reader = subprocess.Popen(["cat", mounted.directory / "big" / "random"], stdout=-3, stderr=-3)
+    _wait_until(lambda: "dvfs:hangs\n" in _threads(mounted.pid))
+    os.kill(mounted.pid, signal.SIGTERM)
+    assert wait_gone(mounted.noted.pid, mounted.noted.started)
+    assert mounted_at(mounted.directory) is None
+    assert reader.wait(30) != 0
+
+
+def _threads(pid: int) -> list[str]:
+    return [name.read_text() for name in Path(f"/proc/{pid}/task").glob("*/comm")]
+
+
 def test_a_directory_is_made_with_those_above_it(odd: Odd, tmp_path: Path) -> None:
     mounted = odd(tmp_path / "not" / "there" / "yet")
     assert (mounted.directory / "x").read_bytes() == b"x"
@@ -128,7 +144,7 @@ def test_a_mount_is_not_mounted_over(odd: Odd) -> None:
 def test_a_killed_daemon_leaves_a_dead_mount_that_is_mounted_over(odd: Odd) -> None:
     mounted = odd()
     os.kill(mounted.pid, signal.SIGKILL)
-    _wait_until(lambda: is_dead(mounted.directory))
+    _wait_until(lambda: is_dead(mounted.directory) and not mounted.noted.is_served)
     assert [mount.is_served for mount in mounted.table.all()] == [False]
     again = odd()
     assert (again.directory / "x").read_bytes() == b"x"
@@ -226,7 +242,7 @@ def test_options_are_passed_through_or_named(odd: Odd, tmp_path: Path) -> None:
         odd(tmp_path / "other", fuse_options=["nonsense"])
     assert caught.value.kind == "invalid_input"
     assert "nonsense" in caught.value.message
-    assert mounted_at(tmp_path / "other") is None
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_state_folder_is_not_mounted_over(mounter: Mounter, odd_version: Made) -> None:
