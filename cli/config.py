@@ -25,6 +25,7 @@ from dvfs.cli.options import parse_size
 from dvfs.store.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from dvfs.store.retry import RetryPolicy
     from dvfs.store.s3 import S3Options
 
 Value = str | int | float | bool
@@ -65,6 +66,7 @@ KEYS: tuple[Key, ...] = (
     Key("store", "DVFS_STORE", _text, "URL of the store: a folder, file:///path, s3://bucket/prefix"),
     Key("cache_dir", "DVFS_CACHE_DIR", _text, "folder of the cache"),
     Key("cache_size", "DVFS_CACHE_SIZE", parse_size, "byte budget of the cache: 500M, 200GiB"),
+    Key("retry_deadline", "DVFS_RETRY_DEADLINE", _seconds, "seconds to go on trying a store that does not answer"),
     Key("s3.profile", "DVFS_S3_PROFILE", _text, "profile of the AWS configuration"),
     Key("s3.region", "DVFS_S3_REGION", _text, "region of the bucket"),
     Key("s3.endpoint_url", "DVFS_S3_ENDPOINT_URL", _text, "URL of an S3 service that is not AWS"),
@@ -161,6 +163,15 @@ class Config:
             if setting.value is not None
         }
         return S3Options(**given)  # type: ignore[arg-type]  # each was parsed to the type of its field
+
+    def retry_policy(self) -> RetryPolicy:
+        """Return how long to go on trying; where only the read timeout is told, twice that."""
+        from dvfs.store.retry import RetryPolicy
+
+        told, timeout = self.get("retry_deadline").value, self.get("s3.read_timeout").value
+        if told is None and timeout is not None:
+            told = 2 * float(timeout)
+        return RetryPolicy() if told is None else RetryPolicy(deadline_seconds=float(told))
 
     def _default(self, name: str) -> Value | None:
         if name == "store":

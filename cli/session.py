@@ -59,7 +59,7 @@ def opened_store(config: Config) -> Iterator[Store]:
     from dvfs.store.store import Store
     from dvfs.store.url import open_backend
 
-    backend = open_backend(config.store_url, config.s3_options())
+    backend = open_backend(config.store_url, config.s3_options(), policy=config.retry_policy())
     with opened_cache(config) as cache:
         store = Store(backend, state_dir=config.state_dir, cache=cache)
         try:

@@ -8,6 +8,7 @@ import pytest
 
 from dvfs.cli.config import KEYS, Config, Setting, Value, read_file, write_file
 from dvfs.store.errors import InvalidInput
+from dvfs.store.retry import RetryPolicy
 from dvfs.store.s3 import S3Options
 
 
@@ -48,6 +49,14 @@ def test_values_are_read_by_kind(tmp_path: Path) -> None:
     assert told.s3_options() == S3Options(
         path_style=True, read_timeout=3.0, connect_timeout=1.5, requester_pays=True, region="eu"
     )
+
+
+def test_retries_end_as_told_or_soon_after_timeouts(tmp_path: Path) -> None:
+    assert config(tmp_path).retry_policy() == RetryPolicy()
+    assert config(tmp_path, DVFS_S3_READ_TIMEOUT="1").retry_policy().deadline_seconds == 2.0
+    assert config(tmp_path, DVFS_S3_READ_TIMEOUT="30").retry_policy() == RetryPolicy()
+    told = config(tmp_path, DVFS_S3_READ_TIMEOUT="1", DVFS_RETRY_DEADLINE="5.5")
+    assert told.retry_policy().deadline_seconds == 5.5
 
 
 def test_every_s3_setting_reaches_the_backend(tmp_path: Path) -> None:
