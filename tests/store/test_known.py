@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +16,9 @@ def block(number: int, raw: int = 100) -> BlockRef:
     return BlockRef(number % 3, PackId(bytes(24)), number, raw, raw, 0, block_digest(b"%d" % number))
 
 
-def test_files_are_found_with_their_length() -> None:
-    known = KnownFiles()
+@pytest.mark.parametrize("quick", [0, 2, 10])
+def test_files_are_found_with_their_length(quick: int) -> None:
+    known = KnownFiles(quick=quick)
     known.add(b"a" * 32, block(1), 0, 4 << 20)
     known.add(b"b" * 32, block(1), (4 << 20) - 1, 1)
     known.add(b"c" * 32, block(2), 7, 9)
@@ -27,8 +29,9 @@ def test_files_are_found_with_their_length() -> None:
     assert known.find(b"d" * 32, 9) is None
 
 
-def test_files_beyond_the_limit_are_not_remembered() -> None:
-    known = KnownFiles(most=2)
+@pytest.mark.parametrize("quick", [0, 1, 2])
+def test_files_beyond_the_limit_are_not_remembered(quick: int) -> None:
+    known = KnownFiles(most=2, quick=quick)
     for number in range(3):
         known.add(bytes([number]) * 32, block(number), 0, 1)
     assert [known.find(bytes([number]) * 32, 1) is not None for number in range(3)] == [True, True, False]
