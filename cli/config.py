@@ -106,6 +106,7 @@ class Config:
 
     def __init__(self, environ: Mapping[str, str], options: Mapping[str, Value | None]) -> None:
         self._environ = environ
+        self._here = Path.cwd()
         self._options = {name: value for name, value in options.items() if value is not None}
         self._file = read_file(self.path)
 
@@ -122,12 +123,13 @@ class Config:
     @property
     def store_url(self) -> str:
         """The store; by default a folder of the user's own. A leading `~` is the user's home."""
-        return os.path.expanduser(str(self.get("store").value))
+        told = str(self.get("store").value)
+        return told if "://" in told else str(self._absolute(told))
 
     @property
     def cache_dir(self) -> Path:
         """The folder of the cache."""
-        return Path(str(self.get("cache_dir").value)).expanduser().absolute()
+        return self._absolute(str(self.get("cache_dir").value))
 
     @property
     def cache_bytes(self) -> int | None:
@@ -178,11 +180,17 @@ class Config:
             return str(self._platform("user_data_path") / "store")
         if name == "cache_dir":
             return str(self._platform("user_cache_path"))
+        if name == "s3.region":
+            return self._environ.get("AWS_REGION")  # botocore itself asks for AWS_DEFAULT_REGION only
         return None
 
     def _folder(self, env: str, platform_path: str, file: str) -> Path:
         told = self._environ.get(env)
-        return Path(told).expanduser().absolute() if told else self._platform(platform_path) / file
+        return self._absolute(told) if told else self._platform(platform_path) / file
+
+    def _absolute(self, path: str) -> Path:
+        """Return *path* as the run that was told it means it, also after a change of the working directory."""
+        return self._here / Path(path).expanduser()
 
     @staticmethod
     def _platform(kind: str) -> Path:

@@ -72,7 +72,7 @@ class Program(click.Group):
 
 
 @click.group(cls=Program, context_settings=HELP_NAMES | {"auto_envvar_prefix": "DVFS"}, invoke_without_command=True)
-@click.version_option(__version__, prog_name="dvfs")
+@click.version_option(__version__, prog_name="dvfs", allow_from_autoenv=False)
 @common
 @click.pass_context
 def program(ctx: click.Context) -> None:

@@ -207,7 +207,10 @@ def _either(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 def workers_option(function: F) -> F:
     """Add `--max-workers`."""
     return click.option(
-        "--max-workers", type=click.IntRange(1), metavar="N", help="Threads to work with.  [default: by the machine]"
+        "--max-workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Threads to work with.  [default: 8 for get, else one for each processor]",
     )(function)
 
 
@@ -221,7 +224,7 @@ def upload_options(function: Callable[..., None]) -> Callable[..., None]:
         metavar="HOW",
         help="auto, zstd, zstd:LEVEL or none; auto compresses where it pays.",
     )
-    @click.option("--chunk-size", type=click.IntRange(1), metavar="MB", help="Size of a pack in MB.  [default: 32]")
+    @click.option("--chunk-size", type=click.IntRange(1), metavar="MB", help="Size of a pack in MiB.  [default: 32]")
     @workers_option
     @click.option("--refresh", is_flag=True, help="Take files that changed since they were added as they are now.")
     @wraps(function)
@@ -233,7 +236,7 @@ def upload_options(function: Callable[..., None]) -> Callable[..., None]:
 
         given: dict[str, int] = {}
         if chunk_size is not None:
-            given["pack_bytes"] = chunk_size * 1_000_000
+            given["pack_bytes"] = chunk_size << 20
         if max_workers is not None:
             given["workers"] = max_workers
         upload = UploadOptions(compression=Compression.parse(compression), refresh=refresh, **given)

@@ -102,7 +102,7 @@ def command(
                 draft.discard()
             raise
         changes = {"removed": count.removed, "added": count.added, "modified": count.modified}
-        if is_new and not any(changes.values()):
+        if is_new and not count.changes:
             draft.discard()
             if wants_json():
                 emit({"id": None, **changes})

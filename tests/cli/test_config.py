@@ -127,3 +127,17 @@ def test_a_file_that_only_a_person_can_edit_is_left_alone(tmp_path: Path) -> Non
     assert caught.value.message == f"{path} is written in a way that only a person can edit"
     assert [file.name for file in tmp_path.iterdir()] == ["config.toml"]
     assert path.read_text() == '"store" = "/a"\n'
+
+
+def test_relative_paths_are_those_of_the_place_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = config(tmp_path, DVFS_STORE="store", DVFS_CACHE_DIR="cache", DVFS_STATE_DIR="state")
+    monkeypatch.chdir("/")
+    assert told.store_url == str(tmp_path / "store")
+    assert told.cache_dir == tmp_path / "cache"
+    assert told.state_dir == tmp_path / "state"
+
+
+def test_aws_region_is_the_region(tmp_path: Path) -> None:
+    assert config(tmp_path, AWS_REGION="eu-x-1").s3_options().region == "eu-x-1"
+    assert config(tmp_path, AWS_REGION="eu-x-1", DVFS_S3_REGION="eu-y-2").s3_options().region == "eu-y-2"

@@ -364,3 +364,14 @@ def test_a_store_out_of_reach_exits_6(dvfs: Program) -> None:
     assert (ran.code, ran.out) == (6, "")
     assert json.loads(ran.err)["error"]["kind"] == "unavailable"
     assert time.monotonic() - started < 60
+
+
+def test_sync_of_an_empty_directory_and_of_a_mode_is_a_change(dvfs: Program, source: Path) -> None:
+    first = dvfs.ok("sync", "--project", "p", "--name", "d", "--folder", "source", "--json")
+    (source / "empty").mkdir()
+    child = json.loads(dvfs.ok("sync", "--parents", json.loads(first)["id"], "--folder", "source", "--json"))
+    assert child["version"] == "1.0.1"
+    (source / "empty").chmod(0o700)
+    again = json.loads(dvfs.ok("sync", "--parents", child["id"], "--folder", "source", "--json"))
+    assert again["version"] == "1.0.2"
+    assert dvfs.ok("sync", "--parents", again["id"], "--folder", "source").startswith("Zero modifications")
