@@ -85,9 +85,10 @@ class Programs:
         """Return how many lines *command* prints. Raises Failed."""
         return self.run(command).output.count("\n")
 
-    def read_epoch(self, root: Path, list_file: Path, *, threads: int, seed: int = 1) -> Read:
-        """Read all files of *list_file* below *root* in shuffled order."""
-        return self._read("bench.reader", "epoch", root, list_file, "--threads", str(threads), "--seed", str(seed))
+    def read_epoch(self, root: Path, list_file: Path, *, threads: int, seed: int = 1, epochs: int = 1) -> Read:
+        """Read all files of *list_file* below *root* in shuffled order; seconds: the median of the epochs."""
+        numbers = ("--threads", str(threads), "--seed", str(seed), "--epochs", str(epochs))
+        return self._read("bench.reader", "epoch", root, list_file, *numbers)
 
     def read_sequentially(self, file: Path) -> Read:
         return self._read("bench.reader", "sequential", file)
