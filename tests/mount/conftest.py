@@ -21,23 +21,30 @@ from typing import Any
 import pytest
 
 from dvfs.fs.mountinfo import all_mounts
-from dvfs.fs.mountpoint import take_away
+from dvfs.fs.mountpoint import is_dead, take_away
 from dvfs.fs.mounts import Mount, Mounts, wait_gone
 from tests.fs.made_version import Made, make
 from tests.store_kit import SMALL_CUTTING, write_odd_tree
+
+_PUBLIC = "dvfs-tests-"
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _sweep() -> None:
-    top = Path(tempfile.gettempdir()).resolve() / f"pytest-of-{getpass.getuser()}"
+    temporary = Path(tempfile.gettempdir()).resolve()
+    top = temporary / f"pytest-of-{getpass.getuser()}"
     for mount in all_mounts():
         directory = Path(mount.directory)
-        if mount.is_ours and directory.is_relative_to(top) and directory != top:
-            session = top / directory.relative_to(top).parts[0]
-            if not _is_running(session / ".lock"):
-                take_away(directory, lazy=True)
+        if not mount.is_ours or not directory.is_relative_to(temporary):
+            continue
+        if directory.is_relative_to(top):
+            is_over = not _is_running(top / directory.relative_to(top).parts[0] / ".lock")
+        else:
+            is_over = directory.relative_to(temporary).parts[0].startswith(_PUBLIC) and is_dead(directory)
+        if is_over:
+            take_away(directory, lazy=True)
 
 
 def _is_running(lock: Path) -> bool:
@@ -156,6 +163,17 @@ def mounter(tmp_path: Path) -> Iterator[Mounter]:
     mounter = Mounter(tmp_path)
     yield mounter
     mounter.take_all_away()
+
+
+@pytest.fixture
+def public() -> Iterator[Mounter]:
+    """A mounter in a folder that other users may enter; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory(prefix=_PUBLIC) as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        mounter = Mounter(folder)
+        yield mounter
+        mounter.take_all_away()
 
 
 @pytest.fixture(scope="session")

@@ -292,24 +292,25 @@ print("gone" if mounted_at(home / "mnt") is None else "still there")
 
 if os.geteuid() == 0:  # any other user has tested it with the rest
 
-    def test_another_user_mounts(mounter: Mounter, odd_version: Made, tmp_path: Path) -> None:
+    def test_another_user_mounts(public: Mounter, odd_tree: Path) -> None:
         """In a mount namespace of its own, where the device is open to all as udev makes it."""
-        for folder in (odd_version.store, *odd_version.store.rglob("*"), *odd_version.store.parents, *tmp_path.parents):
-            folder.chmod(folder.stat().st_mode | (0o055 if folder.is_dir() else 0o044))
-        home = tmp_path / "home"
+        made = public.make(odd_tree)
+        for path in public.folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        home = public.folder / "home"
         home.mkdir()
-        program = tmp_path / "program.py"
-        program.write_text(_USER_PROGRAM)
+        (home / "made.pickle").write_bytes(pickle.dumps(made))
         os.chown(home, 65534, 65534)
-        tmp_path.chmod(0o755)
-        words = [sys.executable, os.fspath(program), os.fspath(home)]
-        (home / "made.pickle").write_bytes(pickle.dumps(odd_version))
+        program = public.folder / "program.py"
+        program.write_text(_USER_PROGRAM)
         script = (
             'mknod "$1/fuse" c 10 229 && chmod 666 "$1/fuse" && mount --bind "$1/fuse" /dev/fuse && shift &&'
-            ' exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"'
+            " exec setpriv --reuid 65534 --regid 65534 --clear-groups"
+            # The checkout and the interpreter may lie where only root looks.
+            ' --inh-caps +dac_read_search --ambient-caps +dac_read_search "$@"'
         )
         ran = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", script, "sh", tmp_path, *words],
+            ["unshare", "--mount", "sh", "-c", script, "sh", public.folder, sys.executable, program, home],
             capture_output=True, text=True, timeout=60, check=False, cwd="/",
             env={"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path(__file__).parents[2])},
         )  # fmt: skip

@@ -115,17 +115,14 @@ def test_nothing_is_written(either: Mounted) -> None:
 IS_ROOT = os.geteuid() == 0
 
 
-def test_modes_hold(mounter: Mounter, tmp_path: Path) -> None:
+def test_modes_hold(public: Mounter, tmp_path: Path) -> None:
     """For a user who is not root: another one where the tests run as root, else the one who mounts."""
     source = tmp_path / "source"
     (source / "closed").mkdir(parents=True)
     for name in ("open", "shut", "closed/file", "run"):
         (source / name).write_bytes(b"data")
     modes = {b"": 0o705, b"open": 0o604, b"shut": 0o020, b"closed": 0o020, b"closed/file": 0o604, b"run": 0o101}
-    for folder in (*tmp_path.parents[:-1], tmp_path):
-        if IS_ROOT:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    mounted = mounter(mounter.make(source, modes=modes), allow_other=IS_ROOT)
+    mounted = public(public.make(source, modes=modes), allow_other=IS_ROOT)
     program = (
         "import os, sys\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
