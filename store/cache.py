@@ -179,6 +179,15 @@ class Cache:
         """Tell whether the block *digest* is here; whether it is sound is found out when it is read."""
         return digest in self._open or self._files.exists(digest)
 
+    def ready(self, digest: bytes) -> bool:
+        """Open and verify the block *digest*, so that reading it is quick; return whether it is here, and sound."""
+        if digest in self._open:
+            return True
+        if self._files.load(digest) is None:
+            return False
+        self._keeper.note_use(digest)
+        return True
+
     def put(self, digest: bytes, data: Buffer) -> bool:
         """Store *data*, whose block digest the caller has found to be *digest*; return whether it was stored."""
         if not self._keeper.has_room(len(data)):

@@ -28,6 +28,7 @@ SHARDS = 256
 _MIN_OPEN = 16
 _MAX_OPEN = 4096
 _MAX_VERIFIED = 1 << 16
+_LOADING = 64
 
 _Identity = tuple[int, int, int, int]
 
@@ -73,6 +74,7 @@ class BlockFiles:
         self._max_open = max_open or _default_max_open()
         self._numbers = itertools.count()
         self._guard = threading.Lock()  # over changes of the two dicts; never held across I/O
+        self._loading = [threading.Lock() for _ in range(_LOADING)]  # by digest; held while a block is read
         self._verified: dict[bytes, _Identity] = {}
         self.open: dict[bytes, OpenBlock] = {}
         """Open blocks by digest, least recently used first (by second chance); only this class changes it."""
@@ -89,8 +91,14 @@ class BlockFiles:
     def load(self, digest: bytes) -> tuple[OpenBlock, bytes | None] | None:
         """Open the block *digest* and keep it open; also return its bytes where they were read to verify them.
 
-        None when it is not there, or is damaged: then it is removed, with a line in the log.
+        None when it is not there, or is damaged: then it is removed, with a line in the log. Of several threads that
+        ask at once, as the kernel's read-ahead does, one reads and verifies; the others wait for it.
         """
+        with self._loading[digest[-1] % _LOADING]:
+            block = self.open.get(digest)
+            return (block, None) if block is not None else self._load(digest)
+
+    def _load(self, digest: bytes) -> tuple[OpenBlock, bytes | None] | None:
         path = self.path(digest)
         try:
             fd = self._open_file(path)

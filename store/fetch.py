@@ -161,16 +161,19 @@ class Fetcher:
     def want(self, refs: Iterable[BlockRef], *, urgent: bool = True) -> int:
         """Have *refs* fetched in the background, those not *urgent* after all that are; return how many were taken.
 
-        Best effort: beyond the queue's capacity they are not taken, and what goes wrong later is logged, once for
-        each cause. Never blocks, raises nothing. A wanted block that somebody asks for is fetched at once.
+        Cached blocks that are urgent are opened and verified. Best effort: beyond the queue's capacity they are not
+        taken, and what goes wrong later is logged, once for each cause. Never blocks, raises nothing. A wanted block
+        that somebody asks for is fetched at once.
         """
         taken = 0
         source = iter(refs)
         while batch := list(itertools.islice(source, _WANT_BATCH)):
             possible = [ref for ref in batch if self._is_possible(ref)]
+            done = set() if urgent else {ref.digest for ref in possible if self.cached(ref)}
             with self._state:  # for a batch at a time, so that nobody waits for a long list
+                done |= self._flights.keys()
                 for ref in possible:
-                    if self._closed or (ref.digest not in self._flights and not self._queue.add(ref, urgent=urgent)):
+                    if self._closed or (ref.digest not in done and not self._queue.add(ref, urgent=urgent)):
                         return taken
                     taken += 1
                 if self._queue:
@@ -327,6 +330,10 @@ class Fetcher:
                     self._busy_background -= 1
                     self._state.notify_all()
 
+    def _is_ready(self, ref: BlockRef) -> bool:
+        """Tell whether *ref* need not be fetched; a cached block is verified now, not when its reader comes."""
+        return self._memory.get(ref.digest) is not None or self._cache.ready(ref.digest)
+
     def _is_possible(self, ref: BlockRef) -> bool:
         try:
             check_ref(ref)
@@ -359,7 +366,7 @@ class Fetcher:
         wanted = []
         for ref in refs:
             with contextlib.ExitStack() as lock:
-                locked = not self.cached(ref) and lock.enter_context(self._cache.try_fetching(ref.digest))
+                locked = not self._is_ready(ref) and lock.enter_context(self._cache.try_fetching(ref.digest))
                 if locked and not self.cached(ref):
                     wanted.append(ref)
                     locks.push(lock.pop_all())
