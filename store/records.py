@@ -14,7 +14,7 @@ from typing import Literal
 
 from dvfs.store.backend import Backend
 from dvfs.store.crash import CrashPoint, no_crash
-from dvfs.store.errors import Conflict, InvalidInput, NotFound, Unavailable, WrongState
+from dvfs.store.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable, WrongState
 from dvfs.store.ids import VersionId, is_version_id
 from dvfs.store.names import Names
 from dvfs.store.record import Record, decode, encode
@@ -72,18 +72,42 @@ class Records:
     def insert(self, record: Record, version: str | None) -> Record:
         """Claim *version* (the next number when None) of the record's name and write the record; return it.
 
-        Raises AlreadyExists when the version is taken. Crash points: `create:before-claim`, `create:after-claim`,
-        `create:after-record`.
+        A number that is claimed and has no record, as a create that was killed leaves it, can be had by name: the
+        record then gets the id that claimed it, and of two that write it one succeeds. Raises AlreadyExists when the
+        version is taken. Crash points: `create:before-claim`, `create:after-claim`, `create:after-record`.
         """
         self._crash("create:before-claim")
-        number = self.names.claim(record.project, record.name, version, record.id)
+        try:
+            number = self.names.claim(record.project, record.name, version, record.id)
+        except AlreadyExists:
+            holder = self._unrecorded_holder(record.project, record.name, version)
+            if version is None or holder is None:
+                raise
+            record, number = record.with_fields(id=holder), version
         self._crash("create:after-claim")
         record = record.with_fields(version=number)
         body = encode(record)
-        etag = self._backend.put_if_absent(_key(record.id), body)
+        try:
+            etag = self._backend.put_if_absent(_key(record.id), body)
+        except AlreadyExists as exc:
+            raise AlreadyExists(f"version {number} of {record.project}/{record.name} exists") from exc
         self._crash("create:after-record")
         self._cache.put([(record.id, etag, body)])
         return record
+
+    def _unrecorded_holder(self, project: str, name: str, version: str | None) -> VersionId | None:
+        """Return who claimed *version* of *project*/*name* if there is no record of it."""
+        if version is None:
+            return None
+        try:
+            holder = self.names.holder(project, name, version)
+        except NotFound:
+            return None  # released meanwhile
+        try:
+            self._backend.head(_key(holder))
+        except NotFound:
+            return holder
+        return None
 
     def update(self, version: VersionId, change: Callable[[Record], Record]) -> Record:
         """Replace the record of *version* by what *change* makes of it; return that.
