@@ -171,6 +171,8 @@ class Draft:
                 hint=f"`dvfs upload --id {self.record.id}` sends them",
             )
         record = self.store.records.load(self.record.id).record
+        if record.status.is_finished:
+            self._forget()  # killed right after, this left what it had staged: nothing
         while True:
             check_state(record, "open")
             if record.draft is None:
