@@ -23,7 +23,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 from dvfs.fs.errno import Refused, errno_of
 from dvfs.fs.prefetch import Prefetcher
 from dvfs.fs.threads import Threads
-from dvfs.fs.view import UNIT_BYTES, Attributes, Child, View
+from dvfs.fs.view import UNIT_BYTES, Attributes, Child, NowaitView, View
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.key import NAME_MAX
 from dvfs.store.catalog.pages import NotCached
@@ -37,6 +37,7 @@ _T = TypeVar("_T")
 FOREVER_SECONDS = 10**9
 """The version never changes. The kernel counts in jiffies and takes this much."""
 
+_BUFFER_BYTES = 1 << 20
 _LISTED_AT_ONCE = 512
 """Entries of a directory that are fetched in one go where the catalog must be waited for."""
 
@@ -97,7 +98,7 @@ class ReadOnlyOperations(pyfuse3.Operations):
 
     def __init__(
         self,
-        nowait: View,
+        nowait: NowaitView,
         waiting: View,
         threads: Threads,
         prefetcher: Prefetcher,
@@ -108,6 +109,7 @@ class ReadOnlyOperations(pyfuse3.Operations):
     ) -> None:
         super().__init__()
         self._nowait = nowait
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._waiting = waiting
         self._threads = threads
         self._prefetcher = prefetcher
@@ -175,9 +177,12 @@ class ReadOnlyOperations(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         nowait = self._nowait
         try:
-            data = nowait.read(fh, off, size)
+            if size > len(self._buffer):
+                self._buffer = memoryview(bytearray(size))
+            done = nowait.readinto(fh, off, self._buffer[:size])
             self._prefetcher.note_read(fh, nowait.file(fh), off, size, waited=False)
-            return data
+            # pyfuse3 answers before anything else runs on the event loop, so the next read may use the same buffer.
+            return self._buffer[:done]  # type: ignore[return-value]  # any object with a buffer will do
         except NotCached as exc:
             self._note_missed(exc)
             file = await self._ask(lambda view: view.file(fh))

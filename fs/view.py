@@ -282,14 +282,29 @@ def blocking_view(source: Source, identity: Identity, root_rank: int = 0) -> Vie
     return View(source.tree, source.pages.load_blocks, source.fetcher.read, identity, root_rank)
 
 
-def nowait_view(source: Source, identity: Identity, root_rank: int = 0) -> View:
-    """Return the view of *source* for an event loop: it raises NotCached where it would have to wait."""
-    fetcher = source.fetcher
+class NowaitView(View):
+    """A view for an event loop: it raises NotCached where it would have to wait, and reads into a buffer."""
 
-    def read(block: BlockRef, start: int, length: int) -> bytes:
-        data = fetcher.read_nowait(block, start, length)
-        if data is None:
-            raise NotCached(block)
-        return data
+    def __init__(self, source: Source, identity: Identity, root_rank: int) -> None:
+        super().__init__(source.tree_nowait, source.pages.load_blocks_nowait, source.fetcher.read, identity, root_rank)
+        self._readinto = source.fetcher.readinto_nowait
 
-    return View(source.tree_nowait, source.pages.load_blocks_nowait, read, identity, root_rank)
+    def readinto(self, inode: int, start: int, buffer: memoryview) -> int:
+        """Fill *buffer* with bytes of file *inode* from byte *start* on; return how many, less where it ends."""
+        file = self.file(inode)
+        length = min(len(buffer), file.size - start)
+        if length <= 0:
+            return 0
+        done = 0
+        for block, begin, size in blocktree.extents(file.content, start, length, self._load_blocks):
+            if not self._readinto(block, begin, buffer[done : done + size]):
+                raise NotCached(block)
+            done += size
+        if done != length:
+            raise Corrupt(f"inode {inode} has {file.size} bytes and lists blocks of another length")
+        return done
+
+
+def nowait_view(source: Source, identity: Identity, root_rank: int = 0) -> NowaitView:
+    """Return the view of *source* for an event loop."""
+    return NowaitView(source, identity, root_rank)

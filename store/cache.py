@@ -20,13 +20,12 @@ import contextlib
 import errno
 import logging
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvfs.store.cache_budget import default_reserve, disk_space, stored_budget
-from dvfs.store.cache_files import SHARDS, BlockFiles, OpenBlock
+from dvfs.store.cache_files import SHARDS, BlockFiles, OpenBlock, Scratch
 from dvfs.store.cache_index import Index
 from dvfs.store.cache_keeper import Keeper
 from dvfs.store.cache_locks import FetchLocks, LockFile, Sessions
@@ -60,18 +59,6 @@ class VerifyReport:
     bytes: int
     damaged: tuple[str, ...]
     strays: int
-
-
-class _Scratch(threading.local):
-    """A buffer for each thread, as long as the longest read so far."""
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(1 << 17))
-
-    def of(self, length: int) -> memoryview:
-        if len(self.view) < length:
-            self.view = memoryview(bytearray(length))
-        return self.view[:length]
 
 
 class Cache:
@@ -124,7 +111,7 @@ class Cache:
         )
         self._open = self._files.open
         self._nowait_flags = _RWF_NOWAIT
-        self._scratch = _Scratch()
+        self._scratch = Scratch()
         self._remove_strays()
 
     def get(self, digest: bytes) -> bytes | None:
@@ -138,7 +125,7 @@ class Cache:
             return None
         self._keeper.note_use(digest)
         block, data = found
-        return data if data is not None else self._pread(digest, block, 0, block.size)
+        return bytes(data) if data is not None else self._pread(digest, block, 0, block.size)
 
     def read(self, digest: bytes, start: int, length: int) -> bytes | None:
         """Return *length* bytes from byte *start* of the block *digest*, fewer at its end; None when not here."""
@@ -150,30 +137,38 @@ class Cache:
             self._keeper.note_use(digest)
             block, data = found
             if data is not None:
-                return data[start : start + length]
+                return bytes(data[start : start + length])
         block.used = True
         return self._pread(digest, block, start, length)
 
     def read_nowait(self, digest: bytes, start: int, length: int) -> bytes | None:
         """Do as `read`, but only when the block is open and all bytes are in memory; None otherwise. Never blocks."""
         block = self._open.get(digest)
-        if block is None or not self._nowait_flags:
+        if block is None:
             return None
         length = min(length, block.size - start)
         if length <= 0:
             return b""
         view = self._scratch.of(length)
+        return bytes(view) if self.readinto_nowait(digest, start, view) else None
+
+    def readinto_nowait(self, digest: bytes, start: int, view: memoryview) -> bool:
+        """Fill *view* from byte *start* of the block *digest*; return whether that was done. Never blocks.
+
+        It is not when the block is not open, ends before, or the kernel does not have all bytes in memory.
+        """
+        block = self._open.get(digest)
+        if block is None or not self._nowait_flags:
+            return False
         try:
             got = os.preadv(block.fd, (view,), start, self._nowait_flags)
         except BlockingIOError:
-            return None
+            return False
         except OSError:
             self._nowait_flags = 0  # this file system cannot
-            return None
-        if got != length:
-            return None
+            return False
         block.used = True
-        return bytes(view)
+        return got == len(view)
 
     def has(self, digest: bytes) -> bool:
         """Tell whether the block *digest* is here; whether it is sound is found out when it is read."""

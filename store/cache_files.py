@@ -33,6 +33,19 @@ _LOADING = 64
 _Identity = tuple[int, int, int, int]
 
 
+class Scratch(threading.local):
+    """A buffer for each thread, as long as the longest read so far: fresh memory costs more than the read."""
+
+    def __init__(self) -> None:
+        self._view = memoryview(bytearray(1 << 17))
+
+    def of(self, length: int) -> memoryview:
+        """Return *length* bytes of it, which the next call in this thread gives again."""
+        if len(self._view) < length:
+            self._view = memoryview(bytearray(length))
+        return self._view[:length]
+
+
 class OpenBlock:
     """A verified block file: descriptor *fd*, *size* in bytes; *used* is set by each read, cleared by the LRU."""
 
@@ -73,6 +86,7 @@ class BlockFiles:
         self._crash = crash
         self._max_open = max_open or _default_max_open()
         self._numbers = itertools.count()
+        self._scratch = Scratch()
         self._guard = threading.Lock()  # over changes of the two dicts; never held across I/O
         self._loading = [threading.Lock() for _ in range(_LOADING)]  # by digest; held while a block is read
         self._verified: dict[bytes, _Identity] = {}
@@ -88,8 +102,10 @@ class BlockFiles:
         """Tell whether there is a file for *digest*, unverified."""
         return os.path.lexists(self.path(digest))
 
-    def load(self, digest: bytes) -> tuple[OpenBlock, bytes | None] | None:
+    def load(self, digest: bytes) -> tuple[OpenBlock, memoryview | None] | None:
         """Open the block *digest* and keep it open; also return its bytes where they were read to verify them.
+
+        The bytes are those of a buffer of this thread, to be used before it calls again.
 
         None when it is not there, or is damaged: then it is removed, with a line in the log. Of several threads that
         ask at once, as the kernel's read-ahead does, one reads and verifies; the others wait for it.
@@ -98,7 +114,7 @@ class BlockFiles:
             block = self.open.get(digest)
             return (block, None) if block is not None else self._load(digest)
 
-    def _load(self, digest: bytes) -> tuple[OpenBlock, bytes | None] | None:
+    def _load(self, digest: bytes) -> tuple[OpenBlock, memoryview | None] | None:
         path = self.path(digest)
         try:
             fd = self._open_file(path)
@@ -113,7 +129,7 @@ class BlockFiles:
             identity = _identity(found)
             data = None
             if self._verified.get(digest) != identity:
-                data = _verified_bytes(fd, found, digest)
+                data = self._verified_bytes(fd, found, digest)
                 if data is None:
                     self.remove_damaged(digest, block, "its bytes do not have the digest of its name")
                     return None
@@ -213,7 +229,7 @@ class BlockFiles:
     def is_sound(self, digest: bytes) -> bool:
         """Tell whether the file of *digest* holds its block now. Raises OSError (not there, not readable)."""
         block = OpenBlock(self._open_file(self.path(digest)), 0)
-        return _verified_bytes(block.fd, os.fstat(block.fd), digest) is not None
+        return self._verified_bytes(block.fd, os.fstat(block.fd), digest) is not None
 
     def remove_strays(self) -> int:
         """Remove the temporary files of dead processes; return how many. Raises OSError."""
@@ -230,6 +246,13 @@ class BlockFiles:
             if not alive[session]:
                 removed += _unlink(f"{self._temporary}/{name}")
         return removed
+
+    def _verified_bytes(self, fd: int, found: os.stat_result, digest: bytes) -> memoryview | None:
+        """Return the whole file, in the buffer of this thread, if it is the block *digest*."""
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BLOCK_BYTES:
+            return None
+        data = self._scratch.of(found.st_size)
+        return data if os.preadv(fd, [data], 0) == found.st_size and block_digest(data) == digest else None
 
     def _open_file(self, path: str) -> int:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -272,14 +295,6 @@ class BlockFiles:
             self.open[digest] = block
         for oldest in used:
             self._on_use(oldest)
-
-
-def _verified_bytes(fd: int, found: os.stat_result, digest: bytes) -> bytes | None:
-    """Return the whole file if it is the block *digest*."""
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BLOCK_BYTES:
-        return None
-    data = os.pread(fd, found.st_size, 0)
-    return data if len(data) == found.st_size and block_digest(data) == digest else None
 
 
 def _identity(found: os.stat_result) -> _Identity:

@@ -141,18 +141,23 @@ class Fetcher:
 
     def read_nowait(self, ref: BlockRef, start: int, length: int) -> bytes | None:
         """Do as `read` when the bytes are in memory, the kernel's or ours; return None otherwise. Never blocks."""
-        if start < 0 or length < 0 or start + length > ref.raw:
+        if length < 0:
             return None
-        data = self._cache.read_nowait(ref.digest, start, length)
-        if data is None:
+        data = bytearray(length)
+        return bytes(data) if self.readinto_nowait(ref, start, memoryview(data)) else None
+
+    def readinto_nowait(self, ref: BlockRef, start: int, view: memoryview) -> bool:
+        """Fill *view* with raw bytes of *ref* from byte *start* on if they are in memory; return whether."""
+        stop = start + len(view)
+        if start < 0 or stop > ref.raw:
+            return False
+        if not self._cache.readinto_nowait(ref.digest, start, view):
             whole = self._memory.get(ref.digest)
-            if whole is None:
-                return None
-            data = whole[start : start + length]
-        if len(data) != length:
-            return None
+            if whole is None or len(whole) < stop:
+                return False
+            view[:] = whole[start:stop]
         self._count_hit()
-        return data
+        return True
 
     def cached(self, ref: BlockRef) -> bool:
         """Tell whether *ref* can be read without a request."""

@@ -61,7 +61,7 @@ class Opened:
         self.waiting.getattr(inode)
         file = self.waiting.file(inode)
         try:
-            self.nowait.read(inode, start, length)
+            self.nowait.readinto(inode, start, memoryview(bytearray(length)))
             waited = False
         except NotCached:
             waited = True
