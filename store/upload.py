@@ -21,7 +21,6 @@ from dvfs.store.ids import VersionId, new_pack_id
 from dvfs.store.packing import PackingOptions, PackingResult, Previous, Reuse, pack_files
 from dvfs.store.publish import publish
 from dvfs.store.records import check_state
-from dvfs.store.source import Kind
 from dvfs.store.staging import Staging
 
 if TYPE_CHECKING:
@@ -140,9 +139,11 @@ class _Reusable:
     def _blocks(self) -> Iterator[BlockRef]:
         """Yield blocks of cut files that need not be sent; note small files that are removed."""
         yield from self._staging.sent_blocks()
-        finder = Finder(self._draft.tree if self._draft is not None else None)
-        for row in self._staging.edits():
-            entry = finder.find(row.source.path) if row.source.kind == Kind.REMOVED else None
+        if self._draft is None:
+            return
+        finder = Finder(self._draft.tree)
+        for row in self._staging.removed():
+            entry = finder.find(row.source.path)
             if entry is None or not entry.size or not entry.is_file:
                 continue
             if len(self._removed) == _MOST_REMOVED:
