@@ -1,8 +1,9 @@
 """A process that works on a store for a test: `python -m tests.fault_process`, told what to do by lines of JSON.
 
 Actions, each on the machine whose folder is *folder*, with the store at *url*: `create` (*version*, *parents*), `add`
-(*id*, *source*), `upload`, `close` (*id*), `read` (*id*; answers requests for blocks, blocks read, digests of files by
-path), `mount` (*id*, *directory*; in the foreground). With *crash* = [point, n] the process kills itself with SIGKILL
+(*id*, *source*), `upload`, `close` (*id*), `read` (*id*; answers requests for blocks, raw bytes fetched, digests of
+files by path), `mount` (*id*, *directory*, *prefetch*; in the foreground; answers its pid, at the end requests and raw
+bytes). With *crash* = [point, n] the process kills itself with SIGKILL
 when it passes that point of the store or the cache for the n-th time. The answer is one line of JSON on stdout.
 """
 
@@ -29,6 +30,7 @@ from dvfs.store.retry import RetryPolicy
 from dvfs.store.scan import ScanOptions
 from dvfs.store.store import Store
 from dvfs.store.url import open_backend
+from dvfs.store.version import Version
 from tests.fault_kit import ROOT, TINIEST, UPLOAD
 
 
@@ -80,6 +82,11 @@ class FaultProcess:
         line = self.process.stdout.readline()
         return json.loads(line) if line else None
 
+    def unmount(self) -> Ended:
+        """End a mount."""
+        self.process.terminate()
+        return self.end()
+
     def end(self) -> Ended:
         """Wait until it has ended."""
         assert self.process.stdout is not None
@@ -125,32 +132,39 @@ def _read(store: Store, told: dict[str, Any]) -> object:
     with closing(store.version(told["id"])) as version:
         entries = list(version.entries())[:: -1 if told.get("backwards") else 1]
         digests = {os.fsdecode(path): block_digest(version.read(e)).hex() for path, e in entries if e.is_file}
-        stats = version.fetcher.stats()
-        return {"requests": stats.requests, "raw_bytes": stats.raw_bytes, "digests": digests}
+        return {**_fetched(version), "digests": digests}
 
 
-def _mount(store: Store, told: dict[str, Any], folder: Path) -> None:
+def _fetched(version: Version) -> dict[str, int]:
+    stats = version.fetcher.stats()
+    return {"requests": stats.requests, "raw_bytes": stats.raw_bytes}
+
+
+def _mount(store: Store, told: dict[str, Any], folder: Path) -> object:
     from dvfs.fs.mount import mount_foreground
     from dvfs.fs.options import MountOptions
     from dvfs.fs.source import OpenedVersion
 
+    version = store.version(told["id"])
+    record = version.record
+
     def open_version() -> OpenedVersion:
-        version = store.version(told["id"])
         version.check()
-        record = version.record
         return OpenedVersion(
             source=version,
             id=record.id,
             name=f"{record.project}/{record.name}",
             version=record.version,
             digest=record.digest,
-            budget_bytes=lambda: 0,
+            budget_bytes=lambda: 1 << 30,
             close=version.close,
             tail=version.root.tail,
         )
 
-    options = MountOptions(directory=Path(told["directory"]), state_dir=folder / "state", prefetch="none")
+    prefetch = told.get("prefetch", "none")
+    options = MountOptions(directory=Path(told["directory"]), state_dir=folder / "state", prefetch=prefetch)
     mount_foreground(options, open_version, lambda ready: print(json.dumps({"pid": ready.pid}), flush=True))
+    return _fetched(version)
 
 
 def _do(store: Store, told: dict[str, Any], folder: Path) -> object:
@@ -160,8 +174,7 @@ def _do(store: Store, told: dict[str, Any], folder: Path) -> object:
         record = store.create(project="faults", name="set", version=told.get("version"), parents=parents).record
         return {"id": record.id, "version": record.version}
     if action == "mount":
-        _mount(store, told, folder)
-        return {}
+        return _mount(store, told, folder)
     if action == "read":
         return _read(store, told)
     draft = store.draft(told["id"])
