@@ -1,7 +1,8 @@
 """A store in a folder, on any file system that gives what NFSv4 gives: link(2), rename(2), O_EXCL, fsync.
 
 Layout below the root: an object is the file of its key. Two names are the backend's own, and no keys:
-`tmp/` (files being written; what is older than a day goes at the first write) and `generations/`.
+`tmp/` (files being written; at its first write a process removes what dead processes of its machine left, and what
+is older than a day) and `generations/`.
 
 **Whole or not at all.** A write makes a temp file, fsyncs it, gives it its name with link(2), which fails
 where the name exists, and fsyncs the directory (and the parents of directories that it made). A link whose
@@ -29,6 +30,7 @@ Thread-safe; processes on any number of machines may share the root. Reads no en
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import secrets
@@ -317,7 +319,7 @@ class FolderBackend:
         if not self._swept:
             self._swept = True
             self._sweep()
-        temp = f"{self._base}/tmp/{os.getpid()}-{secrets.token_hex(12)}"
+        temp = f"{self._base}/tmp/{_machine()}-{os.getpid()}-{secrets.token_hex(12)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = self._with_parents(temp, lambda name: os.open(name, flags, 0o666))
         try:
@@ -364,7 +366,7 @@ class FolderBackend:
         """Drop the bytes of a superseded *generation*, keeping its name. Open descriptors read on."""
         if not generation:
             return
-        temp = f"{self._base}/tmp/{os.getpid()}-{secrets.token_hex(12)}"
+        temp = f"{self._base}/tmp/{_machine()}-{os.getpid()}-{secrets.token_hex(12)}"
         os.close(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         os.rename(temp, self._generation(key, generation))
 
@@ -397,7 +399,7 @@ class FolderBackend:
         horizon = self._clock.now_ns() - STALE_NS
         for entry in _scan(f"{self._base}/tmp"):
             with suppress(OSError):
-                if entry.stat(follow_symlinks=False).st_mtime_ns < horizon:
+                if _is_orphan(entry.name) or entry.stat(follow_symlinks=False).st_mtime_ns < horizon:
                     os.unlink(entry.path)
 
     # Errors
@@ -471,6 +473,23 @@ def _scan(folder: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except _MISSING:
         return []
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a word for where a process id means one process: a boot of a machine, and a pid namespace there."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        return block_digest(boot + os.fsencode(os.readlink("/proc/self/ns/pid")))[:6].hex()
+    except OSError:
+        return secrets.token_hex(6)  # then nobody is known to be dead
+
+
+def _is_orphan(name: str) -> bool:
+    """Tell whether the temp file *name* was written by a process of this machine that is gone."""
+    machine, _, rest = name.partition("-")
+    pid = rest.partition("-")[0]
+    return machine == _machine() and pid.isdecimal() and not os.path.exists(f"/proc/{pid}")
 
 
 def _sync_folder(folder: str) -> None:

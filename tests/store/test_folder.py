@@ -317,6 +317,18 @@ def test_stale_temp_files_go_at_the_first_write(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["young"]
 
 
+@pytest.mark.parametrize("point", ["created", "written", "synced", "linking", "linked"])
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path, point: str) -> None:
+    crash(tmp_path, point, "put", "packs/00/aa")
+    (left,) = os.listdir(tmp_path / "tmp")
+    machine, _, random = left.split("-")
+    others = {f"{machine}-{os.getpid()}-{random}", f"0123456789ab-{1 << 22}-{random}"}  # of a live process, of another
+    for name in others:
+        (tmp_path / "tmp" / name).touch()
+    FolderBackend(tmp_path).put_if_absent("packs/00/bb", b"x")
+    assert set(os.listdir(tmp_path / "tmp")) == others
+
+
 def test_a_missing_root_is_made_by_the_first_write_alone(tmp_path: Path) -> None:
     root = tmp_path / "a" / "b"
     backend = FolderBackend(root)
