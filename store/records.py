@@ -80,34 +80,23 @@ class Records:
         try:
             number = self.names.claim(record.project, record.name, version, record.id)
         except AlreadyExists:
-            holder = self._unrecorded_holder(record.project, record.name, version)
-            if version is None or holder is None:
+            if version is None:
                 raise
-            record, number = record.with_fields(id=holder), version
+            number = version
+            record = record.with_fields(id=self.names.holder(record.project, record.name, version))
         self._crash("create:after-claim")
         record = record.with_fields(version=number)
         body = encode(record)
         try:
             etag = self._backend.put_if_absent(_key(record.id), body)
         except AlreadyExists as exc:
-            raise AlreadyExists(f"version {number} of {record.project}/{record.name} exists") from exc
+            raise AlreadyExists(
+                f"version {number} of {record.project}/{record.name} exists",
+                hint="leave the version out to get the next free number",
+            ) from exc
         self._crash("create:after-record")
         self._cache.put([(record.id, etag, body)])
         return record
-
-    def _unrecorded_holder(self, project: str, name: str, version: str | None) -> VersionId | None:
-        """Return who claimed *version* of *project*/*name* if there is no record of it."""
-        if version is None:
-            return None
-        try:
-            holder = self.names.holder(project, name, version)
-        except NotFound:
-            return None  # released meanwhile
-        try:
-            self._backend.head(_key(holder))
-        except NotFound:
-            return holder
-        return None
 
     def update(self, version: VersionId, change: Callable[[Record], Record]) -> Record:
         """Replace the record of *version* by what *change* makes of it; return that.
