@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from dvfs.store.backend import Backend
+from dvfs.store.digest import Buffer
 from dvfs.store.errors import AlreadyExists, Unavailable, WrongState
 from dvfs.store.folder import FolderBackend
 from dvfs.store.record import Record, Status
@@ -228,6 +230,44 @@ def test_two_that_create_at_once_get_two_numbers_though_replies_are_lost(tmp_pat
                 store.create(project="faults", name="set", version="1.0.3")
         found = sorted(record.version for record in stores[0].records.all())
     assert found == [f"1.0.{number}" for number in range(10)]
+
+
+class Overtaken:
+    """A backend whose first put below *prefix* is not done, while *meanwhile* is."""
+
+    def __init__(self, inner: Backend, prefix: str, meanwhile: Callable[[], object]) -> None:
+        self._inner = inner
+        self._prefix = prefix
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def put_if_absent(self, key: str, data: Buffer) -> str:
+        meanwhile = self._meanwhile
+        if meanwhile is not None and key.startswith(self._prefix):
+            self._meanwhile = None
+            meanwhile()
+            raise Unavailable("injected")
+        return self._inner.put_if_absent(key, data)
+
+
+@pytest.mark.parametrize("explicit", [None, "1.0.0"])
+def test_a_claim_in_doubt_that_is_another_s_is_not_ours(tmp_path: Path, explicit: str | None) -> None:
+    with opened(FolderBackend(tmp_path / "store"), tmp_path / "fast") as fast:
+
+        def create() -> None:
+            fast.create(project="faults", name="set", version=explicit)
+
+        overtaken = cast("Backend", Overtaken(FolderBackend(tmp_path / "store"), "names/", create))
+        with opened(retrying(overtaken), tmp_path / "slow") as slow:
+            if explicit is None:
+                assert slow.create(project="faults", name="set").record.version == "1.0.1"
+            else:
+                with pytest.raises(AlreadyExists, match="exists"):
+                    slow.create(project="faults", name="set", version=explicit)
+        assert len({record.version for record in fast.records.all()}) == len(fast.records.all()) >= 1
+        assert fast.resolve("faults/set@1.0.0").id == min(fast.records.all(), key=lambda record: record.version).id
 
 
 @contextmanager
