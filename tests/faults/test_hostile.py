@@ -53,6 +53,10 @@ def named(name: bytes) -> Page:
     return lambda forger, top: forger.leaf([(top + b"\0\0" + name, good(forger))])
 
 
+def children(*names: bytes) -> Page:
+    return lambda forger, top: forger.leaf([(top + b"\0\0" + name, good(forger)) for name in names])
+
+
 def holding(entry: Callable[[Forger], Entry]) -> Page:
     return lambda forger, top: forger.leaf([(top + b"\0\0x", entry(forger))])
 
@@ -149,6 +153,14 @@ HOSTILE: dict[str, Page] = {
     "below a file": below((b"f", file((), 0, block_digest(b"")))),
     "below nothing": below(),
     "a parent with dots": lambda forger, top: forger.leaf([(top + b"\0..\0\0x", good(forger))]),
+    "out of order": children(b"b", b"a"),
+    "one name twice": children(b"a", b"a"),
+    "directories out of order": lambda forger, top: forger.leaf(
+        [
+            *[(top + b"\0\0" + name, directory()) for name in (b"a", b"b")],
+            *[(top + b"\0" + name + b"\0\0x", good(forger)) for name in (b"b", b"a")],
+        ]
+    ),
     "a fifo": holding(lambda forger: good(forger)._replace(mode=stat.S_IFIFO | 0o644)),
     "a device": holding(lambda forger: good(forger)._replace(mode=stat.S_IFBLK | 0o644)),
     "no kind": holding(lambda forger: good(forger)._replace(mode=0o644)),
