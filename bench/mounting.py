@@ -31,12 +31,16 @@ class Mounted:
 
 
 class Dvfs:
-    """The program dvfs with a store, and a state folder and caches in *folder*. Not thread-safe."""
+    """The program dvfs with a store, its state folder and caches in *folder*, its mounts in *mounts*.
 
-    def __init__(self, programs: Programs, store: str, folder: Path) -> None:
+    Not thread-safe.
+    """
+
+    def __init__(self, programs: Programs, store: str, folder: Path, mounts: Path) -> None:
         self._programs = programs
         self._numbers = count()
         self._folder = folder
+        self._mounts = mounts
         self._variables = {
             "DVFS_STORE": store,
             "DVFS_STATE_DIR": str(folder / "state"),
@@ -61,7 +65,7 @@ class Dvfs:
     @contextmanager
     def mounted(self, dataset: str, cache: Path) -> Iterator[Mounted]:
         """Mount the version with *cache*, and unmount it at the end. Raises Failed."""
-        directory = self._folder / f"mount-{next(self._numbers)}"
+        directory = self._mounts / f"mount-{next(self._numbers)}"
         try:
             ran = self._run("mount", "--json", dataset, str(directory), cache=cache)
             yield Mounted(directory, ran.seconds, json.loads(ran.output)["pid"])
