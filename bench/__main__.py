@@ -21,6 +21,7 @@ from bench.timing import Row
 from bench.trees import Tree, make_big, make_images, make_texts
 from bench.workloads import big_file, first_byte, ingest, start, walks
 from bench.workloads.epochs import Epochs
+from bench.workloads.single_objects import SingleObjects
 
 OUT = machine.ROOT / "bench" / "out"
 DOCS = machine.ROOT / "docs" / "BENCHMARKS.md"
@@ -52,9 +53,10 @@ def run(scale: Scale, groups: Sequence[str], folder: Path) -> tuple[list[Row], l
 
 def _trees(session: Session, tree: Tree) -> None:
     tell(f"{tree.name}: {len(tree.files)} files, {tree.bytes / 1e6:.0f} MB")
-    dataset = ingest.measure(session, tree)
+    objects = SingleObjects(session, tree)
+    dataset = ingest.measure(session, tree, objects)
     first_byte.measure(session, tree, dataset)
-    Epochs(session, tree, dataset, COLD_GOALS[tree.name]).measure()
+    Epochs(session, tree, dataset, objects, COLD_GOALS[tree.name]).measure()
     walks.measure(session, tree, dataset)
     machine.remove_tree(tree.root)
 

@@ -15,7 +15,8 @@ class Scale:
 
     *image_files* in *image_folders*, ~110 KB each; *text_files* in *text_folders*, 1-4 KB each; *big_bytes* is
     the size of the one big file, *random_reads* the number of 64 KiB reads of it. A contestant runs again until
-    it took *enough_seconds* in sum or ran *most_runs* times; whole cold epochs run *cold_rounds* times.
+    it took *enough_seconds* in sum or ran *most_runs* times; whole cold epochs run *cold_rounds* times. Of each tree
+    at most *most_objects* files become single objects.
     *disk_bytes* is what must be free before it starts.
     """
 
@@ -26,6 +27,7 @@ class Scale:
     text_folders: int
     big_bytes: int
     random_reads: int
+    most_objects: int
     cold_rounds: int
     most_runs: int
     enough_seconds: float
@@ -36,9 +38,9 @@ class Scale:
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("tiny", 100, 4, 400, 8, 16 * MIB, 50, 1, 2, 0.5, 1 * GIB),
-        Scale("small", 2_000, 20, 10_000, 50, 256 * MIB, 1_000, 1, 7, 1.5, 6 * GIB),
-        Scale("full", 20_000, 200, 100_000, 500, 2 * GIB, 1_000, 1, 7, 4.0, 40 * GIB),
+        Scale("tiny", 100, 4, 400, 8, 16 * MIB, 50, 100, 1, 2, 0.5, 1 * GIB),
+        Scale("small", 2_000, 20, 10_000, 50, 256 * MIB, 1_000, 2_000, 1, 5, 1.0, 6 * GIB),
+        Scale("full", 20_000, 200, 100_000, 500, 2 * GIB, 1_000, 20_000, 1, 7, 2.0, 40 * GIB),
     )
 }
 """`tiny` shows only that everything runs: its figures mean nothing."""

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from bench import machine
 from bench.mounting import Dvfs
-from bench.programs import Failed, Programs, Read
+from bench.programs import Failed, Programs
 from bench.scale import Scale
 from bench.timing import Row, interleaved
-from bench.trees import Tree
 from tests.seaweed import SeaweedServer
 
 
@@ -47,14 +46,6 @@ class Session:
         """Run short contestants in turns, several times."""
         scale = self.scale
         return interleaved(contestants, most_runs=scale.most_runs, enough_seconds=scale.enough_seconds)
-
-    def upload_objects(self, tree: Tree, prefix: str) -> Read:
-        """Upload *tree* as single objects."""
-        return self.programs.objects("upload", tree.root, tree.list_file, self.bucket, prefix)
-
-    def download_objects(self, tree: Tree, prefix: str, target: Path) -> Read:
-        """Download the objects of *tree* into *target*."""
-        return self.programs.objects("download", target, tree.list_file, self.bucket, prefix)
 
 
 @contextmanager

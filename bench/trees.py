@@ -38,6 +38,14 @@ class Tree:
     bytes: int
     list_file: Path
 
+    def every(self, step: int) -> Tree:
+        """Return every *step*-th file of this tree, with a list of its own."""
+        files = self.files[::step]
+        list_file = self.list_file.with_name(f"{self.name}.every-{step}.list")
+        _write_list(list_file, files)
+        size = sum((self.root / os.fsdecode(path)).stat().st_size for path in files)
+        return Tree(self.name, self.root, files, len({os.path.dirname(path) for path in files}), size, list_file)
+
     @property
     def entries(self) -> int:
         """Files and folders, the root too: what `find` prints."""
@@ -83,8 +91,13 @@ def _written(folder: Path, name: str, paths: Sequence[bytes], sizes: Sequence[in
             while left:
                 left -= file.write(source.take(min(left, _SLAB_BYTES)))
     list_file = folder / f"{name}.list"
-    list_file.write_bytes(b"".join(path + b"\0" for path, _ in files))
-    return Tree(name, root, tuple(path for path, _ in files), len(parents), sum(sizes), list_file)
+    in_order = tuple(path for path, _ in files)
+    _write_list(list_file, in_order)
+    return Tree(name, root, in_order, len(parents), sum(sizes), list_file)
+
+
+def _write_list(list_file: Path, files: Sequence[bytes]) -> None:
+    list_file.write_bytes(b"".join(path + b"\0" for path in files))
 
 
 class _Source:

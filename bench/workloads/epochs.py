@@ -9,6 +9,7 @@ from bench.programs import Read
 from bench.session import Session
 from bench.timing import Against, Goal, Row
 from bench.trees import Tree
+from bench.workloads.single_objects import SingleObjects
 
 WARM_GOAL = Goal(Against.NATIVE, 0.9)
 _WARM_EPOCHS = 3
@@ -16,15 +17,16 @@ _WARM_EPOCHS = 3
 
 
 class Epochs:
-    """The epochs of one *tree* and its version *dataset*.
+    """The epochs of one *tree*, its version *dataset* and its *objects*.
 
     *cold_goal*: how many times as fast as downloading all objects and reading them then the first epoch is to be.
     """
 
-    def __init__(self, session: Session, tree: Tree, dataset: str, cold_goal: float) -> None:
+    def __init__(self, session: Session, tree: Tree, dataset: str, objects: SingleObjects, cold_goal: float) -> None:
         self._session = session
         self._tree = tree
         self._dataset = dataset
+        self._objects = objects
         self._cold_goal = cold_goal
         self._order = 1
         self._truth = session.programs.read_epoch(tree.root, tree.list_file, threads=1)
@@ -47,8 +49,10 @@ class Epochs:
         notes: dict[int, dict[str, list[float]]] = {n: {} for n in threads}
         cache = session.dvfs.new_cache()
         for _ in range(session.scale.cold_rounds):
-            self._download(objects, notes)
+            downloading, with_reading = self._objects.download_and_read(threads)
             for n in threads:
+                objects[n].append(with_reading[n])
+                notes[n].setdefault("download_seconds", []).append(downloading)
                 self._next_order()
                 session.forget()
                 native[n].append(self._read(self._tree.root, n).seconds)
@@ -67,16 +71,6 @@ class Epochs:
             self._add("cold-from-zero", "S3, with mount / download", n, in_all[n], objects=objects[n], goal=goal)
             self._add("cold", "first epoch, from S3", n, epoch[n], native=native[n], notes=notes[n])
         return cache
-
-    def _download(self, objects: dict[int, list[float]], notes: dict[int, dict[str, list[float]]]) -> None:
-        """Download all objects, then read them with each number of threads."""
-        target = self._session.folder / "downloaded"
-        self._session.forget()
-        downloaded = self._session.download_objects(self._tree, self._tree.name, target)
-        for n, taken in objects.items():
-            taken.append(downloaded.wall_seconds + self._read(target, n).wall_seconds)
-            notes[n].setdefault("download_seconds", []).append(downloaded.wall_seconds)
-        remove_tree(target)
 
     def _from_disk(self, cache: Path) -> None:
         """Add the rows of an epoch from the filled *cache*, page cache empty."""

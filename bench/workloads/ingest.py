@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
-from bench.session import Session, expect
+from bench.session import Session
 from bench.timing import Row
 from bench.trees import Tree
+from bench.workloads.single_objects import SingleObjects
 
 
-def measure(session: Session, tree: Tree) -> str:
-    """Add the row of the ingest of *tree*; return the id of the version. Its objects are at its name's prefix."""
+def measure(session: Session, tree: Tree, objects: SingleObjects) -> str:
+    """Add the row of the ingest of *tree*, and of *objects* of it; return the id of the version."""
     datasets: list[str] = []
     notes: dict[str, list[float]] = {}
 
@@ -22,14 +23,7 @@ def measure(session: Session, tree: Tree) -> str:
             notes.setdefault(f"{command}_seconds", []).append(taken)
         return sum(seconds.values())
 
-    def objects() -> float:
-        os.sync()
-        uploaded = session.upload_objects(tree, tree.name)
-        expect(f"objects of {tree.name} uploaded", uploaded.files, len(tree.files))
-        expect(f"bytes of {tree.name} uploaded", uploaded.bytes, tree.bytes)
-        return uploaded.wall_seconds
-
-    taken = session.in_turns(objects=objects, dvfs=dvfs)
+    taken = session.in_turns(objects=objects.upload, dvfs=dvfs)
     session.add(
         Row(
             f"{tree.name}.ingest",
