@@ -38,6 +38,8 @@ FOREVER_SECONDS = 10**9
 """The version never changes. The kernel counts in jiffies and takes this much."""
 
 _BUFFER_BYTES = 1 << 20
+_LOCAL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""Errors of the local disk that a program is told as they are."""
 _LISTED_AT_ONCE = 512
 """Entries of a directory that are fetched in one go where the catalog must be waited for."""
 
@@ -58,6 +60,10 @@ def _guard(name: str, handler: Callable[..., Awaitable[Any]]) -> Callable[..., A
             number = errno_of(exc)
             _once.warning((name, exc.message), "%s: %s: %s", name, errno.errorcode[number], exc.message)
             raise FUSEError(number) from exc
+        except OSError as exc:
+            if exc.errno not in _LOCAL:
+                _log.exception("%s failed", name)
+            raise FUSEError(exc.errno or errno.EIO) from exc
         except Exception as exc:
             _log.exception("%s%r failed", name, args)
             raise FUSEError(errno.EIO) from exc

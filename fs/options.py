@@ -16,6 +16,7 @@ class MountOptions:
     files; None is the user who mounts. *allow_other*: other users may look. *subdir*: the directory of the version that
     becomes the root of the mount. *prefetch*: `none`, `auto` or `all`. *read_ahead_bytes*: most bytes fetched ahead of
     a reader. *fuse_options*: passed to FUSE as they are. *zero_open*: open without messages where possible.
+    *writable*: edits go to an overlay.
     """
 
     directory: Path
@@ -28,3 +29,4 @@ class MountOptions:
     read_ahead_bytes: int = READ_AHEAD_BYTES
     fuse_options: tuple[str, ...] = ()
     zero_open: bool = True
+    writable: bool = False

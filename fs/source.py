@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from dvfs.fs.overlay.home import Folder
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog.blocktree import BlocksPage
 from dvfs.store.catalog.tree import Tree
@@ -56,7 +57,7 @@ class OpenedVersion:
 
     *id*, *name* (project/name), *version*, *digest* (hex): what it is. *budget_bytes* returns the bytes that the cache
     may take; it may block. *close* lets go of all that was opened; nothing is read after it. *tail*: pages of the
-    catalog that come with its root, in one block.
+    catalog that come with its root, in one block. *folder*: of the overlay that takes edits, of *store*, its URL.
     """
 
     source: Source
@@ -67,6 +68,8 @@ class OpenedVersion:
     budget_bytes: Callable[[], int]
     close: Callable[[], None]
     tail: BlockRef | None = None
+    folder: Folder | None = None
+    store: str = ""
 
     @property
     def title(self) -> str:

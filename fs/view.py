@@ -18,7 +18,7 @@ from dvfs.fs.errno import Refused
 from dvfs.fs.source import OpenedVersion, Source
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog import blocktree
-from dvfs.store.catalog.entry import Content
+from dvfs.store.catalog.entry import Content, Entry
 from dvfs.store.catalog.key import NAME_MAX, parent_of
 from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.pages import NotCached
@@ -146,7 +146,7 @@ class View:
         if name == b".":
             return self.getattr(parent)
         if name == b"..":
-            return self.getattr(self._parent_of(parent))
+            return self.getattr(self.parent_of(parent))
         path = self._directory(parent)
         found = self.tree.locate(path + b"/" + name if path else name)
         if found is None:
@@ -160,7 +160,7 @@ class View:
         if offset < 1:
             yield Child(1, b".", self.getattr(inode))
         if offset < 2:
-            yield Child(2, b"..", self.getattr(self._parent_of(inode)))
+            yield Child(2, b"..", self.getattr(self.parent_of(inode)))
         skipped = max(offset - 2, 0)
         stop = first + number
         for start, leaf in self.tree.leaves(first + skipped, stop):
@@ -250,7 +250,18 @@ class View:
             return known
         return _remember(self._listings, inode, self.tree.children(self._directory(inode)))
 
-    def _parent_of(self, inode: int) -> int:
+    def name_of(self, inode: int) -> bytes:
+        """Return the name that *inode* has in its directory; b"" for the root."""
+        leaf, index = self.tree.leaf_at(self.rank_of(inode))
+        return leaf.names[index]
+
+    def entry(self, inode: int) -> Entry:
+        """Return the entry of *inode*."""
+        leaf, index = self.tree.leaf_at(self.rank_of(inode))
+        return leaf.entry_at(index)
+
+    def parent_of(self, inode: int) -> int:
+        """Return the directory that holds *inode*; the root's is itself."""
         if inode == ROOT_INODE:
             return ROOT_INODE
         path = _path_at(self.tree.leaf_at(self.rank_of(inode)))

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 from dvfs.store.block import BlockRef, Extent
 from dvfs.store.catalog.key import key_of, path_of, subtree_bounds
+from dvfs.store.database import database_errors
 from dvfs.store.errors import Corrupt
 from dvfs.store.ids import PackId
 from dvfs.store.source import Kind, Source
-from dvfs.store.staging_schema import connect, database_errors, incoming_table
+from dvfs.store.staging_schema import DAMAGE_HINT, connect, incoming_table
 
 _BODY = struct.Struct("<IqqQI")
 _BLOCK = struct.Struct("<I24sIIIB32s")
@@ -83,7 +84,7 @@ class Staging:
 
     def close(self) -> None:
         """Close the database; nothing is lost."""
-        with database_errors(self._path):
+        with database_errors(self._path, DAMAGE_HINT):
             self._connection.close()
 
     @property
@@ -102,7 +103,7 @@ class Staging:
         """
         self._incoming += 1
         table = f"incoming_{self._incoming}"
-        with database_errors(self._path):
+        with database_errors(self._path, DAMAGE_HINT):
             self._connection.execute(incoming_table(table))
             try:
                 rows = map(_row, sources)
@@ -141,7 +142,7 @@ class Staging:
 
     def drop(self, paths: Iterable[bytes]) -> None:
         """Forget what is staged for *paths*, as if nothing had been said of them."""
-        with database_errors(self._path), self._change():
+        with database_errors(self._path, DAMAGE_HINT), self._change():
             self._connection.executemany("DELETE FROM staged WHERE key = ?", ((key_of(path),) for path in paths))
 
     def mark_packed(self, files: Iterable[PackedFile], blocks: Iterable[BlockRef] = ()) -> None:
@@ -149,7 +150,7 @@ class Staging:
 
         A file that was staged anew since its row was read stays unpacked: its new bytes are still to be packed.
         """
-        with database_errors(self._path), self._change() as serial:
+        with database_errors(self._path, DAMAGE_HINT), self._change() as serial:
             rows = []
             for path, of, digest, extents, refreshed in files:
                 key = key_of(path)
@@ -166,7 +167,7 @@ class Staging:
 
     def clear(self, upto: int) -> None:
         """Forget what `edits` yields up to the serial *upto*, but files that were not packed by then."""
-        with database_errors(self._path), self._change():
+        with database_errors(self._path, DAMAGE_HINT), self._change():
             self._connection.execute(
                 f"DELETE FROM staged WHERE serial <= ?1 AND (kind <> {Kind.FILE:d} OR EXISTS (SELECT 1 FROM packed p"
                 " WHERE p.key = staged.key AND p.of = staged.serial AND p.serial <= ?1))",
@@ -241,11 +242,11 @@ class Staging:
             after = rows[-1][0]
 
     def _all(self, query: str, *values: object) -> list[Any]:
-        with database_errors(self._path):
+        with database_errors(self._path, DAMAGE_HINT):
             return self._connection.execute(query, values).fetchall()
 
     def _one(self, query: str, *values: object) -> Any:
-        with database_errors(self._path):
+        with database_errors(self._path, DAMAGE_HINT):
             return self._connection.execute(query, values).fetchone()
 
     @contextmanager

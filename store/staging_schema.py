@@ -13,17 +13,17 @@ All keys are those of the catalog, so every table lies in catalog order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dvfs.store.errors import Corrupt, DvfsError, NoSpace, Unavailable, UnsupportedFormat
+from dvfs.store.database import database_errors
+from dvfs.store.errors import UnsupportedFormat
 
 if TYPE_CHECKING:
     import sqlite3
 
 SCHEMA_VERSION = 1
+DAMAGE_HINT = "discard this open version and add its files again"
 
 _TABLES = f"""
     CREATE TABLE staged (
@@ -53,7 +53,7 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
     """
     import sqlite3  # only commands that stage need it
 
-    with database_errors(path):
+    with database_errors(path, DAMAGE_HINT):
         connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
         try:
             connection.execute("PRAGMA page_size = 16384")
@@ -72,25 +72,3 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
-
-
-@contextmanager
-def database_errors(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite on the database at *path* into those of dvfs."""
-    import sqlite3
-
-    try:
-        yield
-    except sqlite3.Error as exc:
-        raise _translated(exc, path) from exc
-
-
-def _translated(exc: sqlite3.Error, path: Path) -> DvfsError:
-    name = getattr(exc, "sqlite_errorname", "") or ""
-    if name.startswith("SQLITE_FULL"):
-        return NoSpace(f"no space for {path}: {exc}")
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return Corrupt(f"{path} is damaged: {exc}", hint="discard this open version and add its files again")
-    if name.startswith("SQLITE_BUSY"):
-        return Unavailable(f"{path} is held by another process", hint="try again when it is done")
-    return Unavailable(f"cannot use {path}: {exc} ({name or 'no code'})")

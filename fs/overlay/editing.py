@@ -1,0 +1,164 @@
+"""An overlay opened for use: made sound after a kill, put away when it is done."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from dvfs.fs.overlay.data import DataFiles
+from dvfs.fs.overlay.home import About, Folder
+from dvfs.fs.overlay.layers import prune, state
+from dvfs.fs.overlay.overlay import Overlay, Owner
+from dvfs.fs.overlay.rows import Change, Rows
+from dvfs.fs.overlay.schema import Node
+from dvfs.fs.overlay.writing import Writing
+from dvfs.fs.source import Source
+from dvfs.fs.view import View
+from dvfs.store.clock import Clock, SystemClock
+from dvfs.store.errors import WrongState
+
+STASH = "stash"
+
+
+def base_for(folder: Folder, wanted: str) -> str:
+    """Return the id of the version to open for the overlay in *folder* when the version *wanted* is to be mounted.
+
+    That is *wanted* for one without edits, and what it lies on for one with edits of *wanted*, or with edits since
+    *wanted* was committed from it. Raises WrongState when its edits are of another version.
+    """
+    about = folder.about
+    if about is None:
+        folder.empty()
+        return wanted
+    rows = Rows(folder.path)
+    try:
+        found = state(rows)
+        has_some = rows.has_rows_above(found.committed)
+    finally:
+        rows.close()
+    if not (has_some or found.frozen or (folder.path / STASH).exists()):
+        folder.empty()
+        return wanted
+    if wanted in (about.base, found.child):
+        return about.base
+    name = folder.path.name
+    raise WrongState(
+        f"the overlay {name} has edits of another version: {about.title} ({about.base})",
+        hint=f"`dvfs commit --overlay {name}` or `dvfs discard --overlay {name}`, or choose another `--overlay NAME`",
+    )
+
+
+@dataclass(slots=True)
+class Editing:
+    """An overlay in use. *view*: the version it lies on; it may wait for the store."""
+
+    folder: Folder
+    rows: Rows
+    files: DataFiles
+    overlay: Overlay
+    writing: Writing
+    view: View
+
+    def has_edits(self) -> bool:
+        """Tell whether anything differs from the version that was mounted or committed last."""
+        rows, committed = self.rows, state(self.rows).committed
+        if not rows.has_rows_above(committed):
+            return False
+        if rows.has_rows_above(committed, but_directories=True):
+            return True
+        return any(self._is_edited(Node._make(row)) for row in rows.above("inodes", committed))
+
+    def close(self) -> bool:
+        """Put it away; one without edits is removed. Return whether it is kept."""
+        rows = self.rows
+        rows.checkpoint()
+        self.files.bury(rows.log.synced)
+        keeps = self.has_edits() or (self.folder.path / STASH).exists() or bool(state(rows).frozen)
+        rows.set_meta(clean=1)
+        rows.close()
+        if not keeps:
+            self.folder.empty()
+        self.folder.close()
+        return keeps
+
+    def _is_edited(self, directory: Node) -> bool:
+        """Tell whether more than the times of an existing *directory* was changed, that nobody set."""
+        old = self.rows.one(
+            "SELECT * FROM old_inodes WHERE ino = ? AND layer <= ? ORDER BY layer DESC LIMIT 1",
+            directory.ino,
+            state(self.rows).committed,
+        )
+        owner = self.folder.about
+        assert owner is not None
+        if old is not None:
+            before = Node._make(old)
+        elif directory.is_new:
+            return True
+        else:
+            _, mode, size, mtime_ns = self.view.getattr(directory.ino)
+            before = Node(directory.ino, 0, mode, owner.uid, owner.gid, size, mtime_ns, mtime_ns, mtime_ns, 1)
+        return (directory.mode, directory.uid, directory.gid, directory.set_mtime_ns) != (
+            before.mode,
+            before.uid,
+            before.gid,
+            before.set_mtime_ns,
+        )
+
+
+def open_editing(
+    folder: Folder, about: About, source: Source, nowait: View, waiting: View, *, clock: Clock | None = None
+) -> Editing:
+    """Open the overlay in *folder* over the version of *source* that `base_for` chose; its views: *nowait*, *waiting*.
+
+    Raises as `Rows`, and OSError.
+    """
+    folder.note(about)
+    clock = clock or SystemClock()
+    rows = Rows(folder.path)
+    files = DataFiles(folder.path / "data")
+    was_clean = rows.meta("clean") == 1 and not rows.replayed
+    rows.set_meta(clean=0, base=about.base)
+    rows.checkpoint()
+    if not was_clean:
+        _recover_sizes(rows, files)
+    _drop_nameless(rows)
+    prune(rows)
+    if not was_clean:
+        _remove_orphans(rows, files)
+    overlay = Overlay(rows, files, nowait, Owner(about.uid, about.gid), clock)
+    return Editing(folder, rows, files, overlay, Writing(overlay, source, clock), waiting)
+
+
+def _recover_sizes(rows: Rows, files: DataFiles) -> None:
+    """Take the size of a file that was written before a kill from its data file: writing touches no row."""
+    for row in rows.all("SELECT * FROM inodes WHERE layer = ? AND floor NOT NULL", rows.top):
+        node = Node._make(row)
+        try:
+            found = os.stat(files.path(node.ino, node.layer))
+        except FileNotFoundError:
+            continue
+        if found.st_size > node.size:
+            now = found.st_mtime_ns
+            rows.note(node._replace(size=found.st_size, mtime_ns=now, ctime_ns=now))
+    rows.save()
+
+
+def _drop_nameless(rows: Rows) -> None:
+    """Forget files that were open without a name when the mount ended."""
+    for row in rows.all("SELECT * FROM inodes WHERE nlink = 0 AND layer = ?", rows.top):
+        node = Node._make(row)
+        if rows.one("SELECT 1 FROM old_inodes WHERE ino = ?", node.ino) is None:
+            change = Change(rows)
+            change.drop(node)
+            rows.write(change, removes=True)
+
+
+def _remove_orphans(rows: Rows, files: DataFiles) -> None:
+    """Remove data files that no row knows: of files that were removed just before a kill."""
+    for ino, layer in list(files.all()):
+        known = rows.one("SELECT 1 FROM inodes WHERE ino = ? AND layer = ? AND floor NOT NULL", ino, layer) or rows.one(
+            "SELECT 1 FROM old_inodes WHERE ino = ? AND layer = ? AND floor NOT NULL", ino, layer
+        )
+        if known is None:
+            files.remove(ino, layer)
+

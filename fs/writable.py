@@ -1,0 +1,30 @@
+"""What a writable mount has besides a read-only one: its overlay, and the operations on it."""
+
+from __future__ import annotations
+
+import os
+
+from dvfs.fs.options import MountOptions
+from dvfs.fs.overlay.editing import Editing, open_editing
+from dvfs.fs.overlay.home import About
+from dvfs.fs.source import OpenedVersion
+from dvfs.fs.view import blocking_view, identity_of, nowait_view
+
+
+def open_overlay(options: MountOptions, opened: OpenedVersion) -> Editing:
+    """Open the overlay of *opened* for a mount as *options* say. Raises as `open_editing`."""
+    assert opened.folder is not None
+    identity = identity_of(opened)
+    about = About(
+        store=opened.store,
+        base=opened.id,
+        dataset=opened.name,
+        version=opened.version,
+        directory=os.fspath(options.directory),
+        uid=os.geteuid() if options.uid is None else options.uid,
+        gid=os.getegid() if options.gid is None else options.gid,
+    )
+    source = opened.source
+    return open_editing(
+        opened.folder, about, source, nowait_view(source, identity), blocking_view(source, identity)
+    )

@@ -1,0 +1,275 @@
+"""The file system calls of a writable mount, from pyfuse3 to the overlay and back.
+
+Names and attributes are changed on the event loop, in one go: a page of the catalog that is not in memory is loaded by a
+thread first, and the question asked again. Files that nobody edited are read as in a read-only mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
+
+from dvfs.fs.gate import Gate
+from dvfs.fs.operations import FOREVER_SECONDS, ReadOnlyOperations, guarded
+from dvfs.fs.overlay.overlay import Listed, Overlay, Owner
+from dvfs.fs.overlay.schema import Node
+from dvfs.fs.overlay.writing import Writing
+from dvfs.fs.source import Source
+from dvfs.fs.syncpoint import SYNC_INODE, is_sync_name, sync_node
+from dvfs.store.catalog.inner import PageRef
+from dvfs.store.catalog.key import NAME_MAX
+from dvfs.store.catalog.pages import NotCached
+from dvfs.store.errors import Internal
+
+_T = TypeVar("_T")
+
+_MOST_LOADS = 1000
+"""A question that needs more pages than this, one after another, is given up."""
+_LISTED_AT_ONCE = 512
+
+
+@guarded
+class WritableOperations(ReadOnlyOperations):
+    """A mount of *overlay*; see `ReadOnlyOperations` for the rest.
+
+    *kernel_times*: whether the kernel keeps size and times of files that are written (its writeback cache).
+    *generations*: of inodes that became others under their number, see `dvfs.fs.live`.
+    """
+
+    def __init__(self, *, overlay: Overlay, writing: Writing, source: Source, writeback: bool, **read_only: object) -> None:
+        super().__init__(**read_only)  # type: ignore[arg-type]
+        self.enable_writeback_cache = writeback
+        self._writeback = writeback
+        self._overlay = overlay
+        self._writing = writing
+        self._source = source
+        self.gate = Gate()
+        self.generations: dict[int, int] = {}
+
+    # --- names
+
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        if is_sync_name(parent_inode, name):
+            raise FUSEError(errno.ENOENT)
+        found = await self._do(lambda: self._overlay.lookup(parent_inode, name))
+        if found is None:
+            nothing = EntryAttributes()
+            nothing.st_ino = 0
+            nothing.entry_timeout = FOREVER_SECONDS
+            return nothing
+        return self._entry(found)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, _ in inode_list:
+            if inode != SYNC_INODE:
+                self._overlay.forget(inode)
+        if self._overlay.should_sync:
+            log = self._overlay.rows.log
+            await self._threads.run(self._threads.chores, log.sync)
+            self._overlay.files.bury(log.synced)
+
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        if is_sync_name(parent_inode, name):
+            return self._entry(sync_node(ctx.uid, ctx.gid))
+        owner = Owner(ctx.uid, ctx.gid)
+        return self._entry(
+            await self._do(lambda: self._overlay.mknod(parent_inode, name, mode & ~ctx.umask, owner, rdev))
+        )
+
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        if self.zero_open:
+            raise FUSEError(errno.ENOSYS)  # the kernel makes a node from now on, and then opens it
+        made = await self.mknod(parent_inode, name, mode, 0, ctx)
+        return FileInfo(fh=made.st_ino, keep_cache=True), made
+
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        owner = Owner(ctx.uid, ctx.gid)
+        return self._entry(await self._do(lambda: self._overlay.mkdir(parent_inode, name, mode & ~ctx.umask, owner)))
+
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        owner = Owner(ctx.uid, ctx.gid)
+        return self._entry(await self._do(lambda: self._overlay.symlink(parent_inode, name, target, owner)))
+
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        return self._entry(await self._do(lambda: self._overlay.link(inode, new_parent_inode, new_name)))
+
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        if not is_sync_name(parent_inode, name):
+            await self._do(lambda: self._overlay.unlink(parent_inode, name))
+
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._do(lambda: self._overlay.rmdir(parent_inode, name))
+
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        await self._do(lambda: self._overlay.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags))
+
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return await self._do(lambda: self._overlay.readlink(inode))
+
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        children = iter(await self._do(lambda: self._listed(fh, start_id)))
+        for child in children:
+            if not pyfuse3.readdir_reply(token, child.name, self._entry(child.node), child.offset):
+                return
+
+    def _listed(self, inode: int, offset: int) -> list[Listed]:
+        found: list[Listed] = []
+        try:
+            for child in itertools.islice(self._overlay.readdir(inode, offset), _LISTED_AT_ONCE):
+                found.append(child)
+        except NotCached:
+            if not found:
+                raise  # else the kernel comes back for the rest
+        return found
+
+    # --- attributes
+
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        if inode == SYNC_INODE:
+            return self._entry(sync_node(ctx.uid, ctx.gid))
+        return self._entry(await self._do(lambda: self._overlay.node(inode)))
+
+    async def setattr(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        if inode == SYNC_INODE:
+            return self._entry(sync_node(ctx.uid, ctx.gid))
+        asked: dict[str, int] = {}
+        if fields.update_mode:
+            asked["mode"] = attr.st_mode
+        if fields.update_uid:
+            asked["uid"] = attr.st_uid
+        if fields.update_gid:
+            asked["gid"] = attr.st_gid
+        if fields.update_atime:
+            asked["atime_ns"] = attr.st_atime_ns
+        if fields.update_mtime:
+            asked["mtime_ns"] = attr.st_mtime_ns
+        if fields.update_ctime:
+            asked["ctime_ns"] = attr.st_ctime_ns
+        if not fields.update_size:
+            return self._entry(await self._do(lambda: self._overlay.setattr(inode, **asked)))
+        size = attr.st_size
+        resize = lambda change, node: self._writing.truncate(change, node, size)  # noqa: E731
+        async with self.gate.inside():
+            return self._entry(await self._do(lambda: self._overlay.setattr(inode, **asked, resize=resize)))
+
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        return await self._do(lambda: self._overlay.getxattr(inode, name))
+
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        await self._do(lambda: self._overlay.setxattr(inode, name, value))
+
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._do(lambda: self._overlay.setxattr(inode, name, None))
+
+    async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
+        return self._overlay.rows.xattrs(inode)
+
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """Tell the room on the disk of the overlay; what the version holds counts as used."""
+        disk = os.fstatvfs(self._overlay.rows.log.fileno())
+        used = -(-self._nowait.statfs().units * 4096 // disk.f_frsize)
+        data = StatvfsData()
+        data.f_bsize, data.f_frsize = disk.f_bsize, disk.f_frsize
+        data.f_blocks = disk.f_blocks + used
+        data.f_bfree, data.f_bavail = disk.f_bfree, disk.f_bavail
+        data.f_files, data.f_ffree, data.f_favail = disk.f_files, disk.f_ffree, disk.f_favail
+        data.f_namemax = NAME_MAX
+        return data
+
+    # --- bytes
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        if self._writing.is_of_version(fh):
+            return await super().read(fh, off, size)
+        if fh == SYNC_INODE:
+            return b""
+        if size > len(self._buffer):
+            self._buffer = memoryview(bytearray(size))
+        try:
+            done = self._writing.readinto(fh, off, self._buffer[:size])
+            return self._buffer[:done]  # type: ignore[return-value]  # as in a read-only mount
+        except NotCached:
+            pass
+        async with self.gate.inside():
+            stack = await self._do(lambda: self._writing.stack(fh))
+            buffer = memoryview(bytearray(size))
+            read = partial(self._writing.contents.readinto, stack, off, buffer, wait=True)
+            done = await self._threads.run(self._threads.reads, read)
+        return buffer[:done]  # type: ignore[return-value]
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        if fh == SYNC_INODE or not buf:
+            return len(buf)
+        writing = self._writing
+        async with self.gate.inside():
+            for stack, start in await self._do(lambda: writing.prepare_write(fh, off, len(buf))):
+                try:
+                    writing.fill(stack, start, wait=False)
+                except NotCached:
+                    fill = partial(writing.fill, stack, start, wait=True)
+                    await self._threads.run(self._threads.reads, fill)
+            done = writing.write(fh, off, buf, set_times=not self._writeback)
+        return done
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        if fh != SYNC_INODE:
+            async with self.gate.inside():
+                await self._threads.run(self._threads.reads, self._writing.sync(fh))
+
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await self._threads.run(self._threads.reads, self._overlay.rows.log.sync)
+
+    # --- inside
+
+    async def _do(self, work: Callable[[], _T]) -> _T:
+        """Return what *work* returns; the pages that it needs are loaded by threads."""
+        for _ in range(_MOST_LOADS):
+            try:
+                return work()
+            except NotCached as exc:
+                missed = exc.ref
+            if isinstance(missed, PageRef):
+                self._prefetcher.note_missed_page(missed)
+                load: Callable[[], object] = partial(self._source.pages.load, missed)
+            else:
+                load = partial(self._source.pages.load_blocks, missed)
+            await self._threads.run(self._threads.pages, load)
+        raise Internal(f"a question needs more than {_MOST_LOADS} pages of the catalog")
+
+    def _entry(self, node: Node) -> EntryAttributes:
+        entry = EntryAttributes()
+        entry.entry_timeout = entry.attr_timeout = FOREVER_SECONDS if node.ino != SYNC_INODE else 0
+        entry.st_ino = node.ino
+        entry.generation = self.generations.get(node.ino, 0)
+        entry.st_mode = node.mode
+        entry.st_nlink = node.nlink
+        entry.st_uid = node.uid
+        entry.st_gid = node.gid
+        entry.st_rdev = node.rdev
+        entry.st_size = size = node.size
+        entry.st_blocks = (size + 511) >> 9
+        entry.st_atime_ns = node.atime_ns
+        entry.st_mtime_ns = node.mtime_ns
+        entry.st_ctime_ns = node.ctime_ns
+        return entry
