@@ -10,7 +10,9 @@
  *   - answers what `ls -l` asks of every file (a security label, which the kernel does not remember) without Python: no
  *     entry has such attributes;
  *   - makes the device non-blocking: a request that was withdrawn between poll and read would otherwise leave pyfuse3
- *     waiting in read(2) with the interpreter's lock held. pyfuse3 tries again on EINTR, so EAGAIN becomes that.
+ *     waiting in read(2) with the interpreter's lock held. pyfuse3 tries again on EINTR, so EAGAIN becomes that;
+ *   - waits a moment for the next request itself, for which the event loop takes longer than for answering it, and says
+ *     in `dvfs_zeroopen_idle` that there was none. See `turns.py`.
  *
  * libfuse is found as the caller's own: in the dependencies of the library that called. One session a process.
  */
@@ -36,6 +38,8 @@
 
 EXPORT int dvfs_zeroopen_sessions = 0;
 EXPORT unsigned dvfs_zeroopen_max_background = 64;
+EXPORT int dvfs_zeroopen_idle = 1;
+EXPORT int dvfs_zeroopen_wait_ns = 0;
 
 /* How many questions in a row are answered here, and how long the next one may take to come, before Python has a turn. */
 #define ANSWERED_AT_ONCE 64
@@ -186,10 +190,10 @@ static int is_answered_here(const struct fuse_buf *buf, int got)
            ((const char *)buf->mem)[got - 1] == '\0' && is_foreign(name);
 }
 
-static int is_next_soon(void)
+static int is_next_soon(long wait_ns)
 {
     struct pollfd waited = {session_fd, POLLIN, 0};
-    struct timespec timeout = {0, NEXT_QUESTION_NS};
+    struct timespec timeout = {0, wait_ns};
     int found;
 
     Py_BEGIN_ALLOW_THREADS
@@ -204,7 +208,7 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
     static void (*process)(struct fuse_session *, const struct fuse_buf *);
     static int (*descriptor)(struct fuse_session *);
     const void *caller = __builtin_return_address(0);
-    int got, answered = 0;
+    int got, answered = 0, wait_ns = dvfs_zeroopen_wait_ns;
 
     if (receive == NULL) {
         receive = (int (*)(struct fuse_session *, struct fuse_buf *))callers(caller, "fuse_session_receive_buf");
@@ -219,11 +223,20 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
         session_fd = descriptor(se);
         fcntl(session_fd, F_SETFL, fcntl(session_fd, F_GETFL) | O_NONBLOCK);
     }
-    while ((got = receive(se, buf)) > 0 && is_answered_here(buf, got)) {
-        process(se, buf);
-        if (++answered == ANSWERED_AT_ONCE || !is_next_soon())
-            return -EINTR;
+    for (;;) {
+        got = receive(se, buf);
+        if (got > 0 && is_answered_here(buf, got)) {
+            process(se, buf);
+            if (++answered == ANSWERED_AT_ONCE)
+                return -EINTR;
+            wait_ns = NEXT_QUESTION_NS;
+        } else if (got == -EAGAIN && wait_ns > 0 && is_next_soon(wait_ns)) {
+            wait_ns = 0; /* it may have gone to another process */
+        } else {
+            break;
+        }
     }
+    dvfs_zeroopen_idle = got == -EAGAIN;
     return got == -EAGAIN ? -EINTR : got;
 }
 

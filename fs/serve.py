@@ -28,6 +28,7 @@ from dvfs.fs.readahead import ReadAhead
 from dvfs.fs.source import OpenedVersion
 from dvfs.fs.threads import Threads
 from dvfs.fs.tuning import MAX_BACKGROUND, tune
+from dvfs.fs.turns import quicken
 from dvfs.fs.view import blocking_view, identity_of, nowait_view, root_rank_of
 from dvfs.store.errors import Internal, InvalidInput, WrongState
 
@@ -105,6 +106,7 @@ async def _serve(
                 options.directory.rmdir()
             raise
         operations.zero_open = shim is not None and shim.is_at_work
+        turns = quicken(pyfuse3, shim, lambda: threads.are_awaited) if shim is not None and shim.is_at_work else None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
@@ -116,6 +118,8 @@ async def _serve(
             pyfuse3.close(unmount=True)
             counts = ", ".join(f"{name} {count}" for name, count in sorted(operations.requests.items()))
             _log.info("requests served: %s", counts or "none")
+            if turns is not None:
+                _log.info("waits for requests: %d", turns.waits)
 
 
 async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -31,7 +31,17 @@ class Threads:
         self.pages = trio.CapacityLimiter(pages)
         self.reads = trio.CapacityLimiter(reads)
         self.chores = trio.CapacityLimiter(chores)
+        self._awaited = 0
+
+    @property
+    def are_awaited(self) -> bool:
+        """Whether somebody on the event loop waits for a thread."""
+        return self._awaited > 0
 
     async def run(self, limiter: trio.CapacityLimiter, work: Callable[[], _T]) -> _T:
         """Return what *work* returns or raises, run in a thread that *limiter* allows; abandoned on cancel."""
-        return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+        self._awaited += 1
+        try:
+            return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+        finally:
+            self._awaited -= 1

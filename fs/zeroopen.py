@@ -22,11 +22,22 @@ class Shim:
         self._library = library
         self._sessions = ctypes.c_int.in_dll(library, "dvfs_zeroopen_sessions")
         self._max_background = ctypes.c_uint.in_dll(library, "dvfs_zeroopen_max_background")
+        self._idle = ctypes.c_int.in_dll(library, "dvfs_zeroopen_idle")
+        self._wait_ns = ctypes.c_int.in_dll(library, "dvfs_zeroopen_wait_ns")
 
     @property
     def is_at_work(self) -> bool:
         """Whether a FUSE session of this process went through the shim."""
         return self._sessions.value > 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there was no request when pyfuse3 last took one."""
+        return self._idle.value != 0
+
+    def wait_ns(self, nanoseconds: int) -> None:
+        """Wait up to *nanoseconds* for a request when pyfuse3 takes one, before there is none."""
+        self._wait_ns.value = nanoseconds
 
     def set_max_background(self, requests: int) -> None:
         """Ask the kernel, in sessions made from now on, for as many read-ahead *requests* under way."""

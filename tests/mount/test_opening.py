@@ -37,6 +37,15 @@ def test_every_open_is_sent_without_it(odd: Odd) -> None:
     assert (asked["open"], asked["opendir"]) == (1500, 5)
 
 
+def test_not_every_request_is_waited_for_on_the_event_loop(odd: Odd) -> None:
+    mounted = odd()
+    for number in range(2000):
+        assert not (mounted.directory / f"missing {number}").exists()
+    asked = mounted.requests()
+    waits = int(mounted.log_lines("INFO dvfs.fs.serve: waits for requests:")[-1].rpartition(" ")[2])
+    assert 0 < waits < asked["lookup"]
+
+
 def test_a_machine_without_the_shim(mounter: Mounter, odd_tree: Path, tmp_path: Path) -> None:
     """The package as it is where no compiler was: its opens are plain."""
     package = tmp_path / "package" / "dvfs"
