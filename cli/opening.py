@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvfs.cli.config import Config
 from dvfs.cli.session import opened_store
+from dvfs.store.ids import VersionId
 
 if TYPE_CHECKING:
     from dvfs.fs.source import OpenedVersion
 
 
-def open_for_mount(config: Config, dataset: str) -> OpenedVersion:
-    """Open the finalized version that *dataset* names. Raises as `Store.resolve`, Corrupt when its root is damaged."""
+def open_for_mount(config: Config, dataset: str, overlay: tuple[str | None, Path] | None = None) -> OpenedVersion:
+    """Open the finalized version that *dataset* names, or the one that the edits of its overlay lie on.
+
+    *overlay*: for a writable mount, the name of its overlay, None for the one that belongs to the dataset at the mount
+    point, and that. Raises as `Store.resolve`, Corrupt when its root is damaged; as `base_for`.
+    """
     from dvfs.fs.source import OpenedVersion
 
     with ExitStack() as stack:
         store = stack.enter_context(opened_store(config))
-        version = store.version(dataset)
+        record = store.resolve(dataset, "finished")
+        folder = None
+        if overlay is not None:
+            from dvfs.fs.overlay.editing import base_for
+            from dvfs.fs.overlay.home import Overlays, default_name
+
+            name, directory = overlay
+            title = f"{record.project}/{record.name}"
+            folder = Overlays(config.state_dir).take(name or default_name(store.backend.url, title, directory))
+            stack.callback(folder.close)
+            record = store.records.read(VersionId(base_for(folder, record.id)))
+        version = store.version(record)
         stack.callback(version.close)
         version.check()
-        record = version.record
         return OpenedVersion(
             source=version,
             id=record.id,
@@ -31,4 +47,6 @@ def open_for_mount(config: Config, dataset: str) -> OpenedVersion:
             budget_bytes=lambda: version.cache.info().budget_bytes,
             close=stack.pop_all().close,
             tail=version.root.tail,
+            folder=folder,
+            store=store.backend.url,
         )

@@ -2,7 +2,7 @@
  * Zero-message opens, for pyfuse3 as it is.
  *
  * A kernel that gets ENOSYS for OPEN and OPENDIR stops sending them, and then has no file handle to give: `fi->fh` is 0
- * in READ and READDIRPLUS. pyfuse3 hands its `read` and `readdir` nothing but that handle. This library, loaded with
+ * in READ, WRITE, FSYNC and READDIRPLUS. pyfuse3 hands its operations nothing but that handle. This library, loaded with
  * RTLD_GLOBAL before pyfuse3 is, stands before libfuse's `fuse_session_new` and wraps the operations given to it: a
  * handle of 0 becomes the inode number. It also
  *   - asks, at INIT, for cached symbolic links and a longer queue of background requests, and not for requests through
@@ -38,6 +38,7 @@
 
 EXPORT int dvfs_zeroopen_sessions = 0;
 EXPORT unsigned dvfs_zeroopen_max_background = 64;
+EXPORT int dvfs_zeroopen_writable = 0;
 EXPORT int dvfs_zeroopen_idle = 1;
 EXPORT int dvfs_zeroopen_wait_ns = 0;
 
@@ -68,6 +69,8 @@ static void wrapped_init(void *userdata, struct fuse_conn_info *conn)
         original.init(userdata, conn);
     conn->want |= conn->capable & FUSE_CAP_CACHE_SYMLINKS;
     conn->want &= ~FUSE_CAP_SPLICE_READ;
+    if (dvfs_zeroopen_writable) /* without OPEN nobody else would truncate, or drop a set-user-id bit */
+        conn->want &= ~(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV);
     conn->max_background = dvfs_zeroopen_max_background;
     conn->congestion_threshold = dvfs_zeroopen_max_background * 3 / 4;
 }
@@ -77,6 +80,29 @@ static void wrapped_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     if (fi->fh == 0)
         fi->fh = ino;
     original.read(req, ino, size, off, fi);
+}
+
+static void wrapped_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off,
+                              struct fuse_file_info *fi)
+{
+    if (fi->fh == 0)
+        fi->fh = ino;
+    original.write_buf(req, ino, bufv, off, fi);
+}
+
+static void wrapped_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+                          struct fuse_file_info *fi)
+{
+    if (fi->fh == 0)
+        fi->fh = ino;
+    original.write(req, ino, buf, size, off, fi);
+}
+
+static void wrapped_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    if (fi->fh == 0)
+        fi->fh = ino;
+    original.fsync(req, ino, datasync, fi);
 }
 
 static void wrapped_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -116,6 +142,12 @@ static int wrap(const void *caller, const struct fuse_lowlevel_ops *op, size_t o
     out->init = wrapped_init;
     if (out->read)
         out->read = wrapped_read;
+    if (out->write)
+        out->write = wrapped_write;
+    if (out->write_buf)
+        out->write_buf = wrapped_write_buf;
+    if (out->fsync)
+        out->fsync = wrapped_fsync;
     if (out->readdir)
         out->readdir = wrapped_readdir;
     if (out->readdirplus)

@@ -1,4 +1,4 @@
-"""The file system calls of a read-only mount, from pyfuse3 to the view of a version and back.
+"""The file system calls of a mount that read, from pyfuse3 to the view of a version and back.
 
 Each question is asked on the event loop first, of the view that may not wait; where that lacks something, the same
 question goes to the view that may, in a thread. So what is in memory costs no thread, and what is not blocks nobody.
@@ -85,14 +85,9 @@ def guarded(operations: _C) -> _C:
     return operations
 
 
-async def _refuse_to_write(*args: object, **kwargs: object) -> NoReturn:
-    """Answer EROFS. The kernel does by itself on a mount that is `ro`; a remount could change that."""
-    raise FUSEError(errno.EROFS)
-
-
 @guarded
-class ReadOnlyOperations(pyfuse3.Operations):
-    """A mount of the version behind the views *nowait* and *waiting*; all files belong to *uid* and *gid*.
+class VersionOperations(pyfuse3.Operations):
+    """What a mount answers of the version behind the views *nowait* and *waiting*; all files belong to *uid* and *gid*.
 
     *zero_open*: OPEN and OPENDIR are answered ENOSYS, which makes the kernel stop sending them; the shim must be at
     work. *on_init* is called when the kernel has begun to talk. What is not answered here is answered ENOSYS by
@@ -181,6 +176,9 @@ class ReadOnlyOperations(pyfuse3.Operations):
                 return
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
+        return await self._read_version(fh, off, size)
+
+    async def _read_version(self, fh: int, off: int, size: int) -> bytes:
         nowait = self._nowait
         try:
             if size > len(self._buffer):
@@ -210,19 +208,6 @@ class ReadOnlyOperations(pyfuse3.Operations):
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
         return await self._ask(lambda view: list(view.xattrs(inode)))
 
-    setattr = _refuse_to_write
-    mknod = _refuse_to_write
-    mkdir = _refuse_to_write
-    unlink = _refuse_to_write
-    rmdir = _refuse_to_write
-    symlink = _refuse_to_write
-    rename = _refuse_to_write
-    link = _refuse_to_write
-    write = _refuse_to_write
-    setxattr = _refuse_to_write
-    removexattr = _refuse_to_write
-    create = _refuse_to_write
-
     async def _ask(self, question: Callable[[View], _T]) -> _T:
         try:
             return question(self._nowait)
@@ -248,3 +233,26 @@ class ReadOnlyOperations(pyfuse3.Operations):
 
     def _reply(self, token: ReaddirToken, child: Child) -> bool:
         return pyfuse3.readdir_reply(token, child.name, self._attributes(child.attributes), child.offset)
+
+
+async def _refuse_to_write(*args: object, **kwargs: object) -> NoReturn:
+    """Answer EROFS. The kernel does by itself on a mount that is `ro`; a remount could change that."""
+    raise FUSEError(errno.EROFS)
+
+
+@guarded
+class ReadOnlyOperations(VersionOperations):
+    """A mount that takes no edits."""
+
+    setattr = _refuse_to_write
+    mknod = _refuse_to_write
+    mkdir = _refuse_to_write
+    unlink = _refuse_to_write
+    rmdir = _refuse_to_write
+    symlink = _refuse_to_write
+    rename = _refuse_to_write
+    link = _refuse_to_write
+    write = _refuse_to_write
+    setxattr = _refuse_to_write
+    removexattr = _refuse_to_write
+    create = _refuse_to_write

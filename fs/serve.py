@@ -30,6 +30,7 @@ from dvfs.fs.threads import Threads
 from dvfs.fs.tuning import MAX_BACKGROUND, tune
 from dvfs.fs.turns import quicken
 from dvfs.fs.view import blocking_view, identity_of, nowait_view, root_rank_of
+from dvfs.fs.writable import open_overlay
 from dvfs.store.errors import Internal, InvalidInput, WrongState
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def serve(options: MountOptions, opened: OpenedVersion, on_ready: Callable[[str]
     shim = zeroopen.load() if options.zero_open else None
     if shim is not None:
         shim.set_max_background(MAX_BACKGROUND)
+        if options.writable:
+            shim.set_writable()
     try:
         trio.run(_serve, options, opened, shim, on_ready)
     except BaseExceptionGroup as group:
@@ -60,7 +63,8 @@ async def _serve(
 ) -> None:
     import pyfuse3
 
-    from dvfs.fs.operations import ReadOnlyOperations
+    from dvfs.fs.operations import ReadOnlyOperations, VersionOperations
+    from dvfs.fs.writable_operations import WritableOperations
 
     source = opened.source
     words = fuse_options(options, opened)
@@ -77,7 +81,11 @@ async def _serve(
     )
     threads = Threads()
     has_begun = trio.Event()
-    operations = ReadOnlyOperations(
+    make_operations: Callable[..., VersionOperations] = ReadOnlyOperations
+    editing = open_overlay(options, opened) if options.writable else None
+    if editing is not None:
+        make_operations = partial(WritableOperations, editing=editing, source=source, writeback=shim is not None)
+    operations = make_operations(
         nowait_view(source, identity, root_rank),
         waiting,
         threads,
@@ -116,6 +124,8 @@ async def _serve(
         finally:
             prefetcher.stop()
             pyfuse3.close(unmount=True)
+            if editing is not None:
+                editing.close()
             counts = ", ".join(f"{name} {count}" for name, count in sorted(operations.requests.items()))
             _log.info("requests served: %s", counts or "none")
             if turns is not None:
@@ -149,15 +159,15 @@ def _begin_session(operations: pyfuse3.Operations, directory: Path, words: set[s
 
 
 def fuse_options(options: MountOptions, opened: OpenedVersion) -> set[str]:
-    """Return what FUSE is told with -o. Raises InvalidInput for an option that contradicts a read-only mount."""
+    """Return what FUSE is told with -o. Raises InvalidInput for an option that contradicts *options*."""
     given = {word for words in options.fuse_options for word in words.split(",") if word}
-    if "rw" in given:
-        raise InvalidInput("`-o rw`: a version is mounted read-only")
+    if "rw" in given and not options.writable:
+        raise InvalidInput("`-o rw`: a version is mounted read-only", hint="`--rw` takes edits")
     if not all(word.isascii() for word in given):
         raise InvalidInput("`-o` takes ASCII only")
     # A comma would end the option, and pyfuse3 takes ASCII only.
     name = quote(opened.title, safe="/@ ~!$&'()*+;=:")
-    ours = {"ro", "default_permissions", f"fsname=dvfs:{name}", "subtype=dvfs"}
+    ours = {"rw" if options.writable else "ro", "default_permissions", f"fsname=dvfs:{name}", "subtype=dvfs"}
     if options.allow_other:
         ours.add("allow_other")
     told = {word.partition("=")[0] for word in given}

@@ -12,6 +12,8 @@ from typing import Protocol
 from dvfs.fs.overlay.home import Folder
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog.blocktree import BlocksPage
+from dvfs.store.catalog.inner import PageRef
+from dvfs.store.catalog.pages import Page
 from dvfs.store.catalog.tree import Tree
 
 
@@ -29,6 +31,8 @@ class Blocks(Protocol):
 
 class Pages(Protocol):
     """The part of a page source that a view uses; see `dvfs.store.catalog.pages.PageSource`. Thread-safe."""
+
+    def load(self, ref: PageRef) -> Page: ...
 
     def load_blocks(self, ref: BlockRef) -> BlocksPage: ...
 

@@ -1,7 +1,7 @@
 """Waiting until a writable mount has all that was written to it before.
 
-syncfs(2) has the kernel send what it holds back, and does not wait until it is written. What is written after it goes the
-same way, behind it: so the sync point is a file of its own that the mount forgets, written through a mapping and
+syncfs(2) has the kernel send what it holds back, and does not wait until it is written. What is written after it goes
+the same way, behind it: so the sync point is a file of its own that the mount forgets, written through a mapping and
 synced. When that returns, all before it has arrived.
 """
 

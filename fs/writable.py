@@ -25,6 +25,4 @@ def open_overlay(options: MountOptions, opened: OpenedVersion) -> Editing:
         gid=os.getegid() if options.gid is None else options.gid,
     )
     source = opened.source
-    return open_editing(
-        opened.folder, about, source, nowait_view(source, identity), blocking_view(source, identity)
-    )
+    return open_editing(opened.folder, about, source, nowait_view(source, identity), blocking_view(source, identity))

@@ -1,7 +1,7 @@
 """The file system calls of a writable mount, from pyfuse3 to the overlay and back.
 
-Names and attributes are changed on the event loop, in one go: a page of the catalog that is not in memory is loaded by a
-thread first, and the question asked again. Files that nobody edited are read as in a read-only mount.
+Names and attributes are changed on the event loop, in one go: a page of the catalog that is not in memory is loaded
+by a thread first, and the question asked again. Files that nobody edited are read as in a read-only mount.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
 from dvfs.fs.gate import Gate
-from dvfs.fs.operations import FOREVER_SECONDS, ReadOnlyOperations, guarded
-from dvfs.fs.overlay.overlay import Listed, Overlay, Owner
+from dvfs.fs.operations import FOREVER_SECONDS, VersionOperations, guarded
+from dvfs.fs.overlay.editing import Editing
+from dvfs.fs.overlay.overlay import Listed, Owner
 from dvfs.fs.overlay.schema import Node
-from dvfs.fs.overlay.writing import Writing
 from dvfs.fs.source import Source
 from dvfs.fs.syncpoint import SYNC_INODE, is_sync_name, sync_node
 from dvfs.store.catalog.inner import PageRef
@@ -36,19 +36,19 @@ _LISTED_AT_ONCE = 512
 
 
 @guarded
-class WritableOperations(ReadOnlyOperations):
-    """A mount of *overlay*; see `ReadOnlyOperations` for the rest.
+class WritableOperations(VersionOperations):
+    """A mount of the overlay *editing*; see `VersionOperations` for the rest.
 
-    *kernel_times*: whether the kernel keeps size and times of files that are written (its writeback cache).
+    *writeback*: whether the kernel holds back what is written, and keeps size and times of it itself.
     *generations*: of inodes that became others under their number, see `dvfs.fs.live`.
     """
 
-    def __init__(self, *, overlay: Overlay, writing: Writing, source: Source, writeback: bool, **read_only: object) -> None:
-        super().__init__(**read_only)  # type: ignore[arg-type]
+    def __init__(self, *read_only: Any, editing: Editing, source: Source, writeback: bool, **further: Any) -> None:
+        super().__init__(*read_only, **further)
         self.enable_writeback_cache = writeback
         self._writeback = writeback
-        self._overlay = overlay
-        self._writing = writing
+        self._overlay = editing.overlay
+        self._writing = editing.writing
         self._source = source
         self.gate = Gate()
         self.generations: dict[int, int] = {}
@@ -75,9 +75,7 @@ class WritableOperations(ReadOnlyOperations):
             await self._threads.run(self._threads.chores, log.sync)
             self._overlay.files.bury(log.synced)
 
-    async def mknod(
-        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
-    ) -> EntryAttributes:
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         if is_sync_name(parent_inode, name):
             return self._entry(sync_node(ctx.uid, ctx.gid))
         owner = Owner(ctx.uid, ctx.gid)
@@ -134,8 +132,7 @@ class WritableOperations(ReadOnlyOperations):
     def _listed(self, inode: int, offset: int) -> list[Listed]:
         found: list[Listed] = []
         try:
-            for child in itertools.islice(self._overlay.readdir(inode, offset), _LISTED_AT_ONCE):
-                found.append(child)
+            found.extend(itertools.islice(self._overlay.readdir(inode, offset), _LISTED_AT_ONCE))
         except NotCached:
             if not found:
                 raise  # else the kernel comes back for the rest
@@ -153,7 +150,7 @@ class WritableOperations(ReadOnlyOperations):
     ) -> EntryAttributes:
         if inode == SYNC_INODE:
             return self._entry(sync_node(ctx.uid, ctx.gid))
-        asked: dict[str, int] = {}
+        asked: dict[str, Any] = {}
         if fields.update_mode:
             asked["mode"] = attr.st_mode
         if fields.update_uid:
@@ -201,7 +198,7 @@ class WritableOperations(ReadOnlyOperations):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         if self._writing.is_of_version(fh):
-            return await super().read(fh, off, size)
+            return await self._read_version(fh, off, size)
         if fh == SYNC_INODE:
             return b""
         if size > len(self._buffer):
@@ -229,8 +226,7 @@ class WritableOperations(ReadOnlyOperations):
                 except NotCached:
                     fill = partial(writing.fill, stack, start, wait=True)
                     await self._threads.run(self._threads.reads, fill)
-            done = writing.write(fh, off, buf, set_times=not self._writeback)
-        return done
+            return writing.write(fh, off, buf, set_times=not self._writeback)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         if fh != SYNC_INODE:

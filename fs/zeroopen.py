@@ -22,6 +22,7 @@ class Shim:
         self._library = library
         self._sessions = ctypes.c_int.in_dll(library, "dvfs_zeroopen_sessions")
         self._max_background = ctypes.c_uint.in_dll(library, "dvfs_zeroopen_max_background")
+        self._writable = ctypes.c_int.in_dll(library, "dvfs_zeroopen_writable")
         self._idle = ctypes.c_int.in_dll(library, "dvfs_zeroopen_idle")
         self._wait_ns = ctypes.c_int.in_dll(library, "dvfs_zeroopen_wait_ns")
 
@@ -38,6 +39,10 @@ class Shim:
     def wait_ns(self, nanoseconds: int) -> None:
         """Wait up to *nanoseconds* for a request when pyfuse3 takes one, before there is none."""
         self._wait_ns.value = nanoseconds
+
+    def set_writable(self) -> None:
+        """Have the kernel, in new sessions, truncate and drop set-user-id bits by requests of their own."""
+        self._writable.value = 1
 
     def set_max_background(self, requests: int) -> None:
         """Ask the kernel, in sessions made from now on, for as many read-ahead *requests* under way."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @click.command(cls=Command, name="mount")
 @click.argument("words", metavar="DATASET DIR", nargs=-1, type=local_path)
 @click.option("--id", "dataset_id", metavar="DATASET", help="The dataset; then DIR is the only argument.")
+@click.option("--rw", "writable", is_flag=True, help="Take edits: they go to an overlay, and `dvfs commit` keeps them.")
+@click.option("--overlay", metavar="NAME", help="The overlay to use.  [default: that of the dataset at DIR]")
 @click.option("--foreground", is_flag=True, help="Stay until the mount ends; SIGTERM and Ctrl-C unmount.")
 @click.option("--allow-other", is_flag=True, help="Let other users in.")
 @click.option("--uid", type=click.IntRange(0), metavar="UID", help="Owner of all files.  [default: you]")
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 def command(
     words: tuple[str, ...],
     dataset_id: str | None,
+    writable: bool,
+    overlay: str | None,
     foreground: bool,
     allow_other: bool,
     uid: int | None,
@@ -55,14 +59,20 @@ def command(
     prefetch: str,
     fuse_options: tuple[str, ...],
 ) -> None:
-    """Show a finalized version as a read-only directory: a file's bytes are fetched when they are read.
+    """Show a finalized version as a directory: a file's bytes are fetched when they are read.
 
-    DIR is made if it is not there, and must be empty. A name is resolved once, now.
+    DIR is made if it is not there, and must be empty. A name is resolved once, now. The directory is read-only;
+    with --rw it takes edits, which are kept beside the version until `dvfs commit` makes a child version of them.
     """
     from dvfs.fs.mount import mount_daemon, mount_foreground
+    from dvfs.fs.mountinfo import canonical
     from dvfs.fs.options import READ_AHEAD_BYTES, MountOptions
 
     dataset, directory = _named(words, dataset_id)
+    if overlay is not None and not writable:
+        raise click.UsageError("--overlay needs --rw", click.get_current_context())
+    if writable and subdir:
+        raise click.UsageError("--rw takes no --subdir: a commit needs the whole version", click.get_current_context())
     config = configuration({"cache_dir": cache_dir, "cache_size": cache_size})
     config.check()
     options = MountOptions(
@@ -75,9 +85,11 @@ def command(
         prefetch=prefetch,
         read_ahead_bytes=READ_AHEAD_BYTES if read_ahead is None else read_ahead,
         fuse_options=tuple(option for given in fuse_options for option in given.split(",") if option),
+        writable=writable,
     )
     # The version is opened in the daemon: nothing heavy, no thread and no handle is here when it is forked.
-    open_version = partial(open_for_mount, config, dataset)
+    place = (overlay, canonical(Path(directory))) if writable else None
+    open_version = partial(open_for_mount, config, dataset, place)
     if foreground:
         mount_foreground(options, open_version, _tell)
     else:

@@ -46,7 +46,7 @@ class Cells:
                 raise
 
     def runs(self, first: int, last: int) -> Iterator[tuple[int, int, bool]]:
-        """Yield runs (start, stop) of the cells from *first* to *last*, that included, and whether the layer holds them."""
+        """Yield runs (start, stop) of the cells from *first* to *last*, that included, and whether they are held."""
         bits, size = self._bits, len(self._bits)
         cell = first
         while cell <= last:

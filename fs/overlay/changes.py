@@ -142,9 +142,7 @@ class Changes:
             return True
         if not stat.S_ISREG(now.mode):
             return False
-        return was.size != now.size or any(
-            held.layer > self.after for held in self.snapshot.stack(now, self.upto).held
-        )
+        return was.size != now.size or any(held.layer > self.after for held in self.snapshot.stack(now, self.upto).held)
 
     def has_other_time(self, now: Node) -> bool:
         """Tell whether *now* has another mtime, as a version keeps it, than it had before."""

@@ -3,8 +3,8 @@
     data/<xx>/<ino>.<layer>        bytes, each at its place in the file
     data/<xx>/<ino>.<layer>.cells  which of them count; none where all do (floor 0)
 
-Files come and go in folders of their own for every few inodes: in one folder the file system would slow down. Thread-safe
-where it reads; one writer for each file.
+Every few inodes have a folder of their own: in one folder the file system would slow down. Thread-safe where it reads;
+one writer for each file.
 """
 
 from __future__ import annotations

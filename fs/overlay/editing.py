@@ -161,4 +161,3 @@ def _remove_orphans(rows: Rows, files: DataFiles) -> None:
         )
         if known is None:
             files.remove(ino, layer)
-

@@ -1,9 +1,9 @@
 """Where overlays are kept: a folder each below the state folder, used by one process at a time.
 
-    overlays/<name>/overlay.json   what it lies on
-                    lock           locked by who uses it
-                    overlay.db, log, data/
-                    stash/         edits put aside
+overlays/<name>/overlay.json   what it lies on
+                lock           locked by who uses it
+                overlay.db, log, data/
+                stash/         edits put aside
 """
 
 from __future__ import annotations

@@ -75,9 +75,7 @@ def repoint(overlay: Overlay, upto: int, landed: Iterable[tuple[int, bytes]]) ->
     rows = overlay.rows
     doomed: list[tuple[int, int]] = []
     for ino, source in landed:
-        held = (
-            "SELECT layer FROM {} WHERE ino = ? AND layer <= ? AND floor NOT NULL"
-        )
+        held = "SELECT layer FROM {} WHERE ino = ? AND layer <= ? AND floor NOT NULL"
         for table in ("inodes", "old_inodes"):
             doomed += [(ino, layer) for (layer,) in rows.all(held.format(table), ino, upto)]
         rows.execute(

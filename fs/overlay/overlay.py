@@ -103,8 +103,7 @@ class Overlay:
         if offset < 2:
             yield Listed(2, b"..", self.node(self.parent_of(ino)))
         if offset < ADDED_OFFSET:
-            for listed in self._readdir_version(ino, max(offset, 2)):
-                yield listed
+            yield from self._readdir_version(ino, max(offset, 2))
             offset = ADDED_OFFSET
         while rows := self.rows.listed(ino, offset - ADDED_OFFSET, _LISTED_AT_ONCE):
             for row in rows:
@@ -310,7 +309,7 @@ class Overlay:
         ctime_ns: int | None = None,
         resize: Callable[[Change, Node], Node] | None = None,
     ) -> Node:
-        """Change attributes of *ino*, permission bits of *mode* only; return it. *resize* gives it another size, too."""
+        """Change attributes of *ino*, of *mode* the permission bits; return it. *resize* gives it another size, too."""
         node = self.node(ino)
         now = self._clock.now_ns()
         change = Change(self.rows)

@@ -204,9 +204,7 @@ class Rows:
 
     def lower(self, ino: int) -> list[tuple[int, int]]:
         """Return layer and floor of the older layers that hold bytes of *ino*, the newest first."""
-        return self.all(
-            "SELECT layer, floor FROM old_inodes WHERE ino = ? AND floor NOT NULL ORDER BY layer DESC", ino
-        )
+        return self.all("SELECT layer, floor FROM old_inodes WHERE ino = ? AND floor NOT NULL ORDER BY layer DESC", ino)
 
     def has_rows_above(self, layer: int, *, but_directories: bool = False) -> bool:
         """Tell whether layers above *layer* say anything; with *but_directories* not of attributes of directories."""

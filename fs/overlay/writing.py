@@ -81,7 +81,7 @@ class Writing:
         return [(stack, cell * CELL_BYTES) for cell in missing]
 
     def fill(self, stack: Stack, start: int, *, wait: bool) -> None:
-        """Fill the cell at *start* of a file from what lies below. May run in a thread. Raises NotCached unless *wait*."""
+        """Fill the cell at *start* of a file from what lies below; for threads, too. Raises NotCached unless *wait*."""
         node = self._rows.node(stack.ino)
         assert node is not None
         buffer = memoryview(bytearray(CELL_BYTES))
@@ -107,7 +107,8 @@ class Writing:
     def wrote(self, ino: int, start: int, length: int, *, set_times: bool) -> None:
         """Have *length* bytes at *start* count, which are in the data file. Raises OSError."""
         node = self._rows.node(ino)
-        assert node is not None and node.floor is not None
+        assert node is not None
+        assert node.floor is not None
         stop = start + length
         if start < node.floor:
             last = (stop - 1) // CELL_BYTES
