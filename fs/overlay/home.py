@@ -82,7 +82,9 @@ class Folder:
                 path.unlink()
 
     def close(self) -> None:
-        """Let others use it; an empty one goes."""
+        """Let others use it; an empty one goes. Again, it does nothing."""
+        if self._lock < 0:
+            return
         try:
             if [path.name for path in self.path.iterdir()] == ["lock"]:
                 (self.path / "lock").unlink()
@@ -90,6 +92,7 @@ class Folder:
         except OSError:
             pass  # somebody else is about to use it
         os.close(self._lock)
+        self._lock = -1
 
 
 class Overlays:
