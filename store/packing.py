@@ -27,8 +27,8 @@ from dvfs.store.errors import BadSource, SourceChanged
 from dvfs.store.failures import Failures
 from dvfs.store.ids import PackId
 from dvfs.store.pack_writer import Mark, PackWriter, Put
-from dvfs.store.read_ahead import CutFile, End, Group, Item, Middling, Piece, ReadAhead, Row
-from dvfs.store.reading import CHANGED, Refused, Sealed, SmallFile, SmallFiles, seal
+from dvfs.store.read_ahead import CutFile, End, Group, Item, Middling, OldBlock, Piece, ReadAhead, Row
+from dvfs.store.reading import CHANGED, Files, Refused, Sealed, SmallFile, SmallFiles, seal
 from dvfs.store.reuse import Inventory, Previous, Reuse
 from dvfs.store.staging import PackedFile, Staged
 
@@ -104,6 +104,7 @@ def pack_files(
     mark: Mark,
     options: PackingOptions | None = None,
     reuse: Reuse | None = None,
+    files: Files | None = None,
     progress: Progress | None = None,
     crash: CrashPoint = no_crash,
 ) -> PackingResult:
@@ -112,7 +113,8 @@ def pack_files(
     Each pack gets an id from *new_pack* and is given to *put*, several at a time; then *mark* is told the files
     that are wholly in packs. After an error, of *put* above all, or an interruption, packs on their way are waited
     for and marked, and the error is raised: calling again with the rows that are not marked goes on there.
-    Raises what *put*, *mark*, *reuse* and iterating *rows* raise. *crash*: see `PackWriter`.
+    Raises what *put*, *mark*, *reuse* and iterating *rows* raise. *files*: where bytes come from, the local disk when
+    None. *crash*: see `PackWriter`.
     """
     options = options or PackingOptions()
     writer = PackWriter(
@@ -124,7 +126,7 @@ def pack_files(
         puts=max(1, min(options.puts, _MAX_SENDING_BYTES // options.pack_bytes)),
         crash=crash,
     )
-    packing = _Packing(options, Inventory(reuse or Reuse()), writer, progress)
+    packing = _Packing(options, Inventory(reuse or Reuse()), writer, files, progress)
     try:
         packing.run(rows)
     finally:
@@ -139,7 +141,12 @@ class _Packing:
     """One run of `pack_files`: takes items as they are done, in order, and places their blocks."""
 
     def __init__(
-        self, options: PackingOptions, inventory: Inventory, writer: PackWriter, progress: Progress | None
+        self,
+        options: PackingOptions,
+        inventory: Inventory,
+        writer: PackWriter,
+        files: Files | None,
+        progress: Progress | None,
     ) -> None:
         self.result = PackingResult()
         self._options = options
@@ -158,6 +165,7 @@ class _Packing:
             files_per_block=min(_FILES_PER_BLOCK, options.files_per_pack),
             has_block=inventory.has_block,
             before_cut=inventory.add_base,
+            files=files,
         )
         self._extents: list[Extent] = []
         self._told = 0
@@ -173,7 +181,7 @@ class _Packing:
         for item in self._ahead.items(rows):
             begun.append(item)
             weight += item.weight
-            while begun and (weight > self._most_ahead or isinstance(begun[0], End) or begun[0].work.done()):
+            while begun and (weight > self._most_ahead or _is_done(begun[0])):
                 weight -= begun[0].weight
                 self._place(begun.popleft())
         while begun:
@@ -198,10 +206,15 @@ class _Packing:
             except Refused as refused:
                 self._refuse(item.file.staged, refused)
                 return
-            for sealed in blocks:
-                self._place_block(sealed)
+            for block in blocks:
+                if isinstance(block, Extent):
+                    self._extents.append(block)
+                else:
+                    self._place_block(block)
             self._buffers.give(buffer)
             self._end_cut(item.file)
+        elif isinstance(item, OldBlock):
+            self._extents.append(item.extent)
         elif item.file is not None:
             self._end_cut(item.file)
         else:
@@ -278,3 +291,7 @@ class _Packing:
     def _refuse(self, staged: Staged, refused: Refused) -> None:
         self.result.failures.add(staged.source.source, refused.reason)
         self.result.changed |= refused.changed
+
+
+def _is_done(item: Item) -> bool:
+    return isinstance(item, (OldBlock, End)) or item.work.done()

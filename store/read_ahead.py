@@ -15,20 +15,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dvfs.store.block import Extent
 from dvfs.store.buffers import Buffers
 from dvfs.store.codec import Compression
 from dvfs.store.cut import Cutting
 from dvfs.store.reading import (
     CutBlocks,
+    Files,
     Has,
+    LocalFiles,
     Refused,
     Sealed,
     SmallFiles,
     read_and_seal_small_files,
-    read_large_file,
     read_middling_file,
     read_small_files,
-    refreshed,
     seal,
     seal_small_files,
 )
@@ -106,6 +107,14 @@ class Piece:
 
 
 @dataclass(slots=True)
+class OldBlock:
+    """One block of a large file that was not read: it is in the store."""
+
+    extent: Extent
+    weight: int = 128
+
+
+@dataclass(slots=True)
 class End:
     """The end of a large file, or why a file cannot be taken."""
 
@@ -115,7 +124,7 @@ class End:
     weight: int = 0
 
 
-Item = Group | Middling | Piece | End
+Item = Group | Middling | Piece | OldBlock | End
 
 
 class ReadAhead:
@@ -125,7 +134,7 @@ class ReadAhead:
     and compress. *refresh*: take changed files as they are now. *whole_bytes*: up to
     this size a file that is cut is read whole by one thread. *files_per_block*: no more small ones share a block.
     *has_block*: tells, in threads, which blocks need not be compressed. *before_cut*: told of each file that is going
-    to be cut. *usage*: what the calling thread has used.
+    to be cut. *files*: where bytes come from. *usage*: what the calling thread has used.
     """
 
     def __init__(
@@ -140,6 +149,7 @@ class ReadAhead:
         files_per_block: int,
         has_block: Has,
         before_cut: Callable[[Source], None],
+        files: Files | None = None,
         usage: Callable[[], Usage] = thread_usage,
     ) -> None:
         self.buffers = buffers
@@ -150,6 +160,7 @@ class ReadAhead:
         self._files_per_block = files_per_block
         self._has_block = has_block
         self._before_cut = before_cut
+        self._files: Files = files or LocalFiles()
         self._usage = usage
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="dvfs-pack")
         self._readers = ThreadPoolExecutor(max(workers, _WAITING_THREADS), thread_name_prefix="dvfs-read")
@@ -168,7 +179,7 @@ class ReadAhead:
             source = staged.source
             if self._refresh:
                 try:
-                    source = refreshed(source)
+                    source = self._files.refreshed(source)
                 except Refused as refused:
                     yield End(staged, None, refused)
                     continue
@@ -188,17 +199,21 @@ class ReadAhead:
     def _group(self, rows: list[Row], size: int) -> Group:
         sources = [source for _, source in rows]
         if size >= _SHORT_BYTES * len(rows):
-            work = self._threads.submit(read_and_seal_small_files, sources, self.buffers, self._compression)
+            work = self._threads.submit(
+                read_and_seal_small_files, sources, self._files, self.buffers, self._compression
+            )
         elif self._waiting:
             self._waiting -= 1
-            work = self._readers.submit(read_and_seal_small_files, sources, self.buffers, self._compression)
+            work = self._readers.submit(
+                read_and_seal_small_files, sources, self._files, self.buffers, self._compression
+            )
         else:
             work = self._threads.submit(seal_small_files, self._read_here(sources), self._compression)
         return Group(rows, size + _ROW_BYTES * len(rows), work)
 
     def _read_here(self, sources: list[Source]) -> SmallFiles:
         before = self._usage()
-        read = read_small_files(sources, self.buffers)
+        read = read_small_files(sources, self._files, self.buffers)
         after = self._usage()
         from_disk = 2 * (after.disk_reads - before.disk_reads) > len(sources)
         if from_disk or after.wall - before.wall > _WAITED * (after.processor - before.processor):
@@ -211,6 +226,7 @@ class ReadAhead:
             work = self._threads.submit(
                 read_middling_file,
                 file.source,
+                self._files,
                 self._cutting,
                 self.buffers,
                 self._compression,
@@ -219,7 +235,10 @@ class ReadAhead:
             yield Middling(file, file.source.size, work)
             return
         try:
-            for raw in read_large_file(file.source, self._cutting):
+            for raw in self._files.blocks(file.source, self._cutting):
+                if isinstance(raw, Extent):
+                    yield OldBlock(raw)
+                    continue
                 size = len(raw)
                 buffer = self.buffers.take(size)
                 data = memoryview(buffer)[:size]

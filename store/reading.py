@@ -1,7 +1,8 @@
 """Reading sources once: their bytes, digests, cuts, and what is to be stored; the work that packing gives to threads.
 
-Functions here are thread-safe, share nothing, and release the interpreter lock for all long work. A source is
-taken only if its stat, after reading, is the one that was noted: then it was so while it was read, too.
+Functions here are thread-safe, share nothing, and release the interpreter lock for all long work. Bytes come from
+`Files`, by default `LocalFiles`, which takes a source only if its stat, after reading, is the one that was noted: then
+it was so while it was read, too.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from dvfs.store.block import Codec
+from dvfs.store.block import Codec, Extent
 from dvfs.store.buffers import Buffers
 from dvfs.store.codec import Compression, compress
 from dvfs.store.cut import Cutter, Cutting, cut_views
@@ -36,6 +37,26 @@ class Refused(Exception):
         super().__init__(reason)
         self.reason = reason
         self.changed = changed
+
+
+class Files(Protocol):
+    """Where the bytes of sources come from. Thread-safe; all but `has_old_blocks` raise Refused and DvfsError."""
+
+    def refreshed(self, source: Source) -> Source:
+        """Return *source* as it is now."""
+        ...
+
+    def read_whole(self, source: Source, data: memoryview) -> None:
+        """Fill *data*, as long as *source*, with its bytes."""
+        ...
+
+    def has_old_blocks(self, source: Source) -> bool:
+        """Tell whether `blocks` knows some blocks of *source* without reading them."""
+        ...
+
+    def blocks(self, source: Source, cutting: Cutting) -> Iterator[memoryview | Extent]:
+        """Yield the blocks of a file that is cut: raw bytes, good until the next, or where a block is as a whole."""
+        ...
 
 
 class Sealed(NamedTuple):
@@ -70,10 +91,10 @@ class SmallFiles:
 
 
 class CutBlocks(NamedTuple):
-    """A file that was read whole into *buffer*, and its blocks."""
+    """A file that was read into *buffer*, and its blocks; those that were not read as extents."""
 
     buffer: bytearray
-    blocks: list[Sealed]
+    blocks: list[Sealed | Extent]
 
 
 def seal(data: Buffer, compression: Compression, has: Has | None = None) -> Sealed:
@@ -84,22 +105,23 @@ def seal(data: Buffer, compression: Compression, has: Has | None = None) -> Seal
     return Sealed(digest, len(data), *compress(data, compression))
 
 
-def read_small_files(sources: Sequence[Source], buffers: Buffers) -> SmallFiles:
+def read_small_files(sources: Sequence[Source], files: Files, buffers: Buffers) -> SmallFiles:
     """Read *sources*, small files of one block, into a buffer of *buffers*."""
+    read_whole = files.read_whole
     buffer = buffers.take(sum([source.size for source in sources]))
     view = memoryview(buffer)
-    files: list[SmallFile | Refused] = []
+    found: list[SmallFile | Refused] = []
     start = 0
     for source in sources:
         data = view[start : start + source.size]
         try:
-            _read_whole(source, data)
+            read_whole(source, data)
         except Refused as refused:
-            files.append(refused)
+            found.append(refused)
         else:
-            files.append(SmallFile(block_digest(data), start, source.size))
+            found.append(SmallFile(block_digest(data), start, source.size))
             start += source.size
-    return SmallFiles(buffer, files, start)
+    return SmallFiles(buffer, found, start)
 
 
 def seal_small_files(read: SmallFiles, compression: Compression) -> SmallFiles:
@@ -109,23 +131,27 @@ def seal_small_files(read: SmallFiles, compression: Compression) -> SmallFiles:
     return read
 
 
-def read_and_seal_small_files(sources: Sequence[Source], buffers: Buffers, compression: Compression) -> SmallFiles:
+def read_and_seal_small_files(
+    sources: Sequence[Source], files: Files, buffers: Buffers, compression: Compression
+) -> SmallFiles:
     """Do both."""
-    return seal_small_files(read_small_files(sources, buffers), compression)
+    return seal_small_files(read_small_files(sources, files, buffers), compression)
 
 
 def read_middling_file(
-    source: Source, cutting: Cutting, buffers: Buffers, compression: Compression, has: Has
+    source: Source, files: Files, cutting: Cutting, buffers: Buffers, compression: Compression, has: Has
 ) -> CutBlocks:
-    """Read one file whole into a buffer of *buffers*, cut it and seal its blocks. Raises Refused."""
+    """Read one file into a buffer of *buffers*, cut it and seal its blocks. Raises Refused."""
     buffer = buffers.take(source.size)
     data = memoryview(buffer)[: source.size]
     try:
-        _read_whole(source, data)
-    except Refused:
+        if files.has_old_blocks(source):
+            return CutBlocks(buffer, _sealed(files.blocks(source, cutting), data, compression, has))
+        files.read_whole(source, data)
+    except BaseException:
         buffers.give(buffer)
         raise
-    blocks = []
+    blocks: list[Sealed | Extent] = []
     start = 0
     for length in Cutter(cutting).lengths(data):
         blocks.append(seal(data[start : start + length], compression, has))
@@ -133,52 +159,70 @@ def read_middling_file(
     return CutBlocks(buffer, blocks)
 
 
-def read_large_file(source: Source, cutting: Cutting) -> Iterator[memoryview]:
-    """Yield the raw blocks of a file of any length, each good until the next. Raises Refused, also after the last."""
-    with _opened(source) as handle:
-        if not source.fits(os.fstat(handle)):
-            raise Refused(CHANGED, changed=True)
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        left = source.size
+def _sealed(
+    found: Iterator[memoryview | Extent], data: memoryview, compression: Compression, has: Has
+) -> list[Sealed | Extent]:
+    """Seal those blocks of *found* that were read, after copying them into *data*, which stays."""
+    blocks: list[Sealed | Extent] = []
+    start = 0
+    for block in found:
+        if isinstance(block, memoryview):
+            piece = data[start : start + len(block)]
+            piece[:] = block
+            start += len(block)
+            blocks.append(seal(piece, compression, has))
+        else:
+            blocks.append(block)
+    return blocks
 
-        def readinto(window: memoryview) -> int:
-            nonlocal left
-            count = os.readv(handle, [window])
-            left -= count
-            if left < 0:  # else a file that grows as fast as it is read would never end
+
+class LocalFiles:
+    """`Files` on the local disk."""
+
+    def refreshed(self, source: Source) -> Source:
+        with _opened(source) as handle:
+            now = os.fstat(handle)
+        if not stat.S_ISREG(now.st_mode):
+            raise Refused("is no file any more", changed=True)
+        return source if source.fits(now) else source.with_stat(now)
+
+    def read_whole(self, source: Source, data: memoryview) -> None:
+        try:
+            handle = open_source(source.source)
+        except OSError as exc:
+            raise _refused(exc) from exc
+        try:
+            done = os.readv(handle, (data,)) if source.size else 0
+            while done < source.size and (more := os.readv(handle, (data[done:],))):
+                done += more
+            if not source.fits(os.fstat(handle)) or done != source.size:
                 raise Refused(CHANGED, changed=True)
-            return count
+        except OSError as exc:
+            raise _refused(exc) from exc
+        finally:
+            os.close(handle)
 
-        yield from cut_views(readinto, cutting)
-        if not source.fits(os.fstat(handle)):
-            raise Refused(CHANGED, changed=True)
+    def has_old_blocks(self, source: Source) -> bool:
+        return False
 
+    def blocks(self, source: Source, cutting: Cutting) -> Iterator[memoryview]:
+        with _opened(source) as handle:
+            if not source.fits(os.fstat(handle)):
+                raise Refused(CHANGED, changed=True)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            left = source.size
 
-def refreshed(source: Source) -> Source:
-    """Return *source* as it is now. Raises Refused."""
-    with _opened(source) as handle:
-        now = os.fstat(handle)
-    if not stat.S_ISREG(now.st_mode):
-        raise Refused("is no file any more", changed=True)
-    return source if source.fits(now) else source.with_stat(now)
+            def readinto(window: memoryview) -> int:
+                nonlocal left
+                count = os.readv(handle, [window])
+                left -= count
+                if left < 0:  # else a file that grows as fast as it is read would never end
+                    raise Refused(CHANGED, changed=True)
+                return count
 
-
-def _read_whole(source: Source, data: memoryview) -> None:
-    """Fill *data*, as long as *source*, with its bytes. Raises Refused."""
-    try:
-        handle = open_source(source.source)
-    except OSError as exc:
-        raise _refused(exc) from exc
-    try:
-        done = os.readv(handle, (data,)) if source.size else 0
-        while done < source.size and (more := os.readv(handle, (data[done:],))):
-            done += more
-        if not source.fits(os.fstat(handle)) or done != source.size:
-            raise Refused(CHANGED, changed=True)
-    except OSError as exc:
-        raise _refused(exc) from exc
-    finally:
-        os.close(handle)
+            yield from cut_views(readinto, cutting)
+            if not source.fits(os.fstat(handle)):
+                raise Refused(CHANGED, changed=True)
 
 
 def _refused(exc: OSError) -> Refused:

@@ -22,7 +22,7 @@ class Previous(NamedTuple):
     extents: Callable[[], Iterable[Extent]]
 
 
-def _nothing_at(path: bytes) -> Previous | None:
+def _nothing_at(source: Source) -> Previous | None:
     """There is no base."""
 
 
@@ -34,12 +34,12 @@ def _nowhere(digest: bytes, size: int) -> tuple[Extent, ...] | None:
 class Reuse:
     """Where a caller of packing knows bytes to be.
 
-    *base*: returns what the base has at a path, or None. *lookup*: returns where the bytes of a digest and a size (of
-    a small file, or of a block of a cut one) are, or None. *blocks*: of cut files, sent by an earlier run or found in
-    removed files; all are remembered from the start.
+    *base*: returns what the base has where a source goes, or None. *lookup*: returns where the bytes of a digest and a
+    size (of a small file, or of a block of a cut one) are, or None. *blocks*: of cut files, sent by an earlier run or
+    found in removed files; all are remembered from the start.
     """
 
-    base: Callable[[bytes], Previous | None] = _nothing_at
+    base: Callable[[Source], Previous | None] = _nothing_at
     lookup: Callable[[bytes, int], tuple[Extent, ...] | None] = _nowhere
     blocks: Iterable[BlockRef] = ()
 
@@ -65,7 +65,7 @@ class Inventory:
 
     def add_base(self, source: Source) -> None:
         """Remember the blocks of what the base has at the path of *source*: those that did not change are found."""
-        base = self._reuse.base(source.path)
+        base = self._reuse.base(source)
         if base is not None and base.size:
             for extent in base.extents():
                 if _is_whole(extent):
@@ -78,7 +78,7 @@ class Inventory:
             return (found,)
         if self._blocks and (block := self._blocks.find(digest, source.size)) is not None:
             return (Extent(block, 0, block.raw),)
-        base = self._reuse.base(source.path)
+        base = self._reuse.base(source)
         if base is not None and base.digest == digest and base.size == source.size:
             return tuple(base.extents())
         return self._reuse.lookup(digest, source.size)

@@ -18,6 +18,7 @@ from dvfs.store.codec import Compression
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import InvalidInput, SourceChanged, Unavailable
 from dvfs.store.packing import PackingOptions, PackingResult, Previous, Reuse
+from dvfs.store.source import Source
 from dvfs.store.staging import PackedFile
 from tests.memory_backend import MemoryBackend
 from tests.packing_bench import CUTTING, OPTIONS, PackingBench
@@ -178,12 +179,12 @@ def test_no_large_file_is_made_of_parts_of_shared_blocks(bench: PackingBench) ->
     again.close()
 
 
-def base_of(bench: PackingBench) -> Callable[[bytes], Previous | None]:
+def base_of(bench: PackingBench) -> Callable[[Source], Previous | None]:
     """What is packed now, as the base of a later run."""
     rows = {row.source.path: row for row in bench.staging.edits()}
 
-    def base(path: bytes) -> Previous | None:
-        row = rows.get(path)
+    def base(source: Source) -> Previous | None:
+        row = rows.get(source.path)
         if row is None or row.digest is None:
             return None
         extents = row.extents or ()
@@ -610,7 +611,7 @@ def test_refs_of_other_storages_are_kept(bench: PackingBench) -> None:
     base = Previous(100, row.digest, lambda: (Extent(far, 0, 100),))
     os.utime(bench.folder / "a", ns=(5, 5))
     bench.add()
-    bench.pack(reuse=Reuse(base=lambda path: base))
+    bench.pack(reuse=Reuse(base=lambda source: base))
     extents = bench.packed()["a"].extents
     assert extents is not None
     assert extents[0].block.storage == 7
