@@ -27,6 +27,8 @@ class Kind(IntEnum):
     PARENT = 4
     """A directory that something else needs: made where none is, left alone where one is."""
     REMOVED = 5
+    KEPT = 6
+    """A file whose bytes are in the store already: only a commit stages it."""
 
 
 class Source(NamedTuple):

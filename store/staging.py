@@ -101,6 +101,13 @@ class Staging:
         in place of a directory drops what was staged below it. A row that says what was said before stays as it
         is, packed if it was. Other processes are not held up while the sources are iterated.
         """
+        return self._stage(sources, instead=False)
+
+    def replace(self, sources: Iterable[Source]) -> int:
+        """Note *sources* instead of all that is staged; else as `stage`. Of what goes, `left_over` tells the packed."""
+        return self._stage(sources, instead=True)
+
+    def _stage(self, sources: Iterable[Source], *, instead: bool) -> int:
         self._incoming += 1
         table = f"incoming_{self._incoming}"
         with database_errors(self._path, DAMAGE_HINT):
@@ -111,13 +118,15 @@ class Staging:
                     with self._transaction("BEGIN"):
                         self._connection.executemany(f"INSERT INTO temp.{table} VALUES (?,?,?,?)", batch)
                 with self._change() as serial:
-                    return self._merge(table, serial)
+                    return self._merge(table, serial, instead=instead)
             finally:
                 self._connection.execute(f"DROP TABLE {table}")
 
-    def _merge(self, table: str, serial: int) -> int:
+    def _merge(self, table: str, serial: int, *, instead: bool) -> int:
         """Take over the rows of the temporary *table* under *serial*; return how many changed a row."""
-        if not self.is_empty():
+        if instead:
+            self._connection.execute(f"DELETE FROM staged WHERE key NOT IN (SELECT key FROM temp.{table})")
+        elif not self.is_empty():
             covered = self._connection.execute(
                 f"SELECT n.key FROM temp.{table} n CROSS JOIN staged s ON s.key = n.key"
                 f" WHERE n.kind IN ({Kind.FILE:d}, {Kind.LINK:d}) AND s.kind IN {_DIRECTORIES}"
@@ -224,6 +233,23 @@ class Staging:
     def is_empty(self) -> bool:
         """Tell whether nothing is staged."""
         return not self._one("SELECT EXISTS (SELECT 1 FROM staged)")[0]
+
+    def left_over(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield path and digest of files that were packed and are now staged otherwise, or not at all."""
+        after: object = _BEFORE_ALL
+        query = (
+            "SELECT key, digest FROM packed p WHERE key > ? AND NOT EXISTS"
+            " (SELECT 1 FROM staged s WHERE s.key = p.key AND s.serial = p.of) ORDER BY key LIMIT ?"
+        )
+        while rows := self._all(query, after, _BATCH):
+            for key, digest in rows:
+                yield path_of(key), digest
+            after = rows[-1][0]
+
+    def packed_at(self, path: bytes) -> tuple[bytes, tuple[Extent, ...]] | None:
+        """Return digest and extents of the file that was packed last for *path*, whatever is staged there now."""
+        row = self._one("SELECT digest, extents FROM packed WHERE key = ?", key_of(path))
+        return None if row is None else (row[0], decode_extents(row[1]))
 
     def sent_blocks(self) -> Iterator[BlockRef]:
         """Yield the blocks of cut files that the store has, whether or not their files were finished."""
