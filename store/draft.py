@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from dvfs.store.catalog.diff import diff
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.edits import Finder, current
 from dvfs.store.errors import WrongState
-from dvfs.store.publish import publish
-from dvfs.store.record import Counts, Record, Status
+from dvfs.store.publish import counted, publish
+from dvfs.store.record import Record, Status
 from dvfs.store.records import check_state
 from dvfs.store.scan import Scan, ScanOptions, expand
 from dvfs.store.scan import dataset_folder as folder_of
@@ -178,11 +177,12 @@ class Draft:
             if record.draft is None:
                 with self._staging() as staging:
                     record = publish(self.store, record.id, staging, 0)
-            counted, counts = record.draft, self._counts(record)
+            assert record.draft is not None
+            draft, counts = record.draft, counted(self.store, record, record.draft, record.counts.uploaded)
 
             def complete(newest: Record) -> Record:
                 check_state(newest, "open")
-                if newest.draft != counted:  # noqa: B023 the loop waits for this call
+                if newest.draft != draft:  # noqa: B023 the loop waits for this call
                     return newest  # somebody else uploaded since: count anew
                 return newest.with_fields(
                     status=Status.COMPLETED,
@@ -207,23 +207,6 @@ class Draft:
         self._forget()
 
     # --- inside
-
-    def _counts(self, record: Record) -> Counts:
-        assert record.draft is not None
-        page, uploaded = record.draft.page, record.counts.uploaded
-        added = modified = removed = 0
-        if record.base is None:
-            added = page.files
-        else:
-            with _closing(self.store.version(record.with_fields(root=record.base))) as base:
-                after = Tree(page, base.pages.load)
-                for change in diff(base.tree, after):
-                    was = change.before is not None and change.before.is_file
-                    now = change.after is not None and change.after.is_file
-                    added += now and not was
-                    removed += was and not now
-                    modified += was and now
-        return Counts(page.entries, page.files, page.size, added, modified, removed, uploaded)
 
     @contextlib.contextmanager
     def _draft_tree(self) -> Iterator[Tree | None]:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import heapq
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog.entry import Content, Edit, Entry, directory, link
 from dvfs.store.catalog.key import join, key_of, split
 from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.tree import Tree
-from dvfs.store.source import Kind
+from dvfs.store.change import Kept, before_of, bytes_of
+from dvfs.store.source import Kind, Source
 from dvfs.store.staging import Staged, Staging
 
-BlockTree = Callable[[list[BlockRef]], Content | None]
-"""Writes the tree of a file's blocks, or returns None where the leaf lists them: `Writer.block_tree`."""
+BlockTree = Callable[[list[BlockRef], Iterable[Content]], Content | None]
+"""Writes the tree of a file's blocks, or returns None where the leaf lists them.
+
+Also gets contents that may have pages of that tree already: of what was there before.
+"""
 
 
 _Found = tuple[bytes, bytes, Staged | None, Entry | None]
@@ -116,6 +120,8 @@ def _uploaded(tree: Tree | None, folder: bytes) -> Iterator[tuple[bytes, Entry]]
 
 def _staged_entry(row: Staged) -> Entry:
     source = row.source
+    if source.kind == Kind.KEPT:
+        return _kept_entry(source)
     if source.kind == Kind.LINK:
         return link(source.target, source.mtime_ns)
     if source.kind == Kind.DIRECTORY:
@@ -137,7 +143,9 @@ def _rows(
         key = key_of(source.path)
         if source.kind == Kind.FILE:
             if row.digest is not None:
-                yield key, file_entry(row, block_tree)
+                yield key, _file_entry(row, block_tree, finder)
+        elif source.kind == Kind.KEPT:
+            yield key, _kept_entry(source)
         elif source.kind == Kind.DIRECTORY:
             yield key, directory(source.mode, source.mtime_ns)
         elif source.kind == Kind.LINK:
@@ -149,13 +157,24 @@ def _rows(
             yield key, None
 
 
-def file_entry(row: Staged, block_tree: BlockTree) -> Entry:
-    """Return the entry of the packed file *row*."""
+def _file_entry(row: Staged, block_tree: BlockTree, finder: Finder) -> Entry:
     source, extents = row.source, row.extents or ()
-    tree = block_tree([extent.block for extent in extents])
+
+    def before() -> Iterator[Content]:
+        for entry in (finder.find(source.path), before_of(source)):
+            if entry is not None:
+                yield entry.content
+
+    tree = block_tree([extent.block for extent in extents], before())
     assert row.digest is not None
     content: Content = extents if tree is None else tree
     return Entry(stat.S_IFREG | (source.mode & 0o7777), source.size, source.mtime_ns, row.digest, content)
+
+
+def _kept_entry(source: Source) -> Entry:
+    kept = bytes_of(source)
+    assert isinstance(kept, Kept)
+    return Entry(stat.S_IFREG | (source.mode & 0o7777), source.size, source.mtime_ns, kept.digest, kept.content)
 
 
 def _conflicts(staging: Staging, upto: int, tree: Tree | None) -> tuple[list[bytes], set[bytes]]:
@@ -170,7 +189,7 @@ def _conflicts(staging: Staging, upto: int, tree: Tree | None) -> tuple[list[byt
     finder = Finder(tree)
     removed: list[bytes] = []
     for row in staging.edits(upto):
-        if row.source.kind in (Kind.FILE, Kind.LINK, Kind.REMOVED) and finder.is_directory(row.source.path):
+        if row.source.kind not in (Kind.DIRECTORY, Kind.PARENT) and finder.is_directory(row.source.path):
             if row.source.kind != Kind.REMOVED:
                 covered.append(row.source.path)
             elif not row.source.path or not _all_removed(staging, tree, row.source.path, removed):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 
 from dvfs.store import version_number
 from dvfs.store.backend import Backend
@@ -15,6 +16,7 @@ from dvfs.store.ids import VersionId, escape, is_version_id, new_write_id, unesc
 
 _ATTEMPTS = 100
 _NAME_BYTES = 255
+_CLAIMS_SINCE = 16
 
 
 class Names:
@@ -71,6 +73,27 @@ class Names:
                 yield version, self.holder(project, name, version)
             except NotFound:
                 continue  # released between the list and the look
+
+    def claim_again(
+        self, project: str, name: str, version: str | None, holder: VersionId, *, again: bool = True
+    ) -> str:
+        """Do as `claim`, but return a version that *holder* has claimed already; *again*: look for one when None."""
+        if version is None and again and (found := self._claimed_by(project, name, holder)) is not None:
+            return found
+        try:
+            return self.claim(project, name, version, holder)
+        except AlreadyExists:
+            if version is None or self.holder(project, name, version) != holder:
+                raise
+            return version
+
+    def _claimed_by(self, project: str, name: str, holder: VersionId) -> str | None:
+        """Return the highest version of *project*/*name* that *holder* has claimed; None when there is none.
+
+        Looks at the highest few: the claims made since.
+        """
+        found = islice(self.holders(project, name), _CLAIMS_SINCE)
+        return next((version for version, claimed_by in found if claimed_by == holder), None)
 
     def release(self, project: str, name: str, version: str) -> None:
         """Let go of a claim."""

@@ -44,6 +44,14 @@ def ensure(backend: Backend, wanted: Parameters) -> Parameters:
     return wanted
 
 
+def load(backend: Backend) -> Parameters:
+    """Return the parameters of the store behind *backend*. Raises NotFound when there is none, and as `ensure`."""
+    try:
+        return decode(backend.get(KEY).data)
+    except NotFound as exc:
+        raise NotFound(f"there is no store at {backend.url} any more", hint="is its folder mounted?") from exc
+
+
 def encode(parameters: Parameters) -> bytes:
     """Return the JSON of *parameters*, with a fresh write-id."""
     body = {"format": FORMAT, **dataclasses.asdict(parameters), "write_id": new_write_id()}

@@ -98,6 +98,28 @@ class Records:
         self._cache.put([(record.id, etag, body)])
         return record
 
+    def insert_fixed(self, record: Record, version: str | None, *, again: bool) -> Record:
+        """Do as `insert`, but for the very id of *record*, whoever claimed *version*.
+
+        A number that this id has claimed is taken up; *again*: look for one when *version* is None, as an attempt
+        that was killed may have left it. Raises AlreadyExists also where the record is there.
+        """
+        self._crash("create:before-claim")
+        number = self.names.claim_again(record.project, record.name, version, record.id, again=again)
+        self._crash("create:after-claim")
+        record = record.with_fields(version=number)
+        body = encode(record)
+        try:
+            etag = self._backend.put_if_absent(_key(record.id), body)
+        except AlreadyExists:
+            there = self.load(record.id).record
+            if (there.project, there.name, there.version) != (record.project, record.name, number):
+                self.names.release(record.project, record.name, number)
+            raise
+        self._crash("create:after-record")
+        self._cache.put([(record.id, etag, body)])
+        return record
+
     def update(self, version: VersionId, change: Callable[[Record], Record]) -> Record:
         """Replace the record of *version* by what *change* makes of it; return that.
 
@@ -119,8 +141,12 @@ class Records:
         raise Conflict(f"the record of {version} changes faster than it can be written ({_ATTEMPTS} attempts)")
 
     def erase(self, record: Record) -> None:
-        """Remove the record of an open version that nobody refers to, and its claim."""
+        """Remove the record of an open version that nobody refers to, and its claim.
+
+        Crash points: `erase:after-record`.
+        """
         self._backend.delete(_key(record.id))
+        self._crash("erase:after-record")
         self.names.release(record.project, record.name, record.version)
         self._cache.remove([record.id])
 

@@ -72,6 +72,10 @@ class Store:
             self._parameters = parameters.ensure(self.backend, self._wanted)
         return self._parameters
 
+    def check_there(self) -> None:
+        """Raise NotFound unless the store is there: for who must not make one. One request."""
+        self._parameters = parameters.load(self.backend)
+
     def storage(self, record: Record) -> _Storages:
         """Return what finds the backend of each storage tag of *record*."""
         return _Storages(self.backend, record)

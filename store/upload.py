@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from dvfs.store.block import BlockRef, Extent
-from dvfs.store.catalog import blocktree
-from dvfs.store.catalog.entry import Entry
 from dvfs.store.codec import Compression
-from dvfs.store.edits import Finder
 from dvfs.store.ids import VersionId, new_pack_id
-from dvfs.store.packing import PackingOptions, PackingResult, Previous, Reuse, pack_files
+from dvfs.store.packing import PackingOptions, PackingResult, pack_files
 from dvfs.store.publish import publish
 from dvfs.store.records import check_state
+from dvfs.store.reusable import Reusable
 from dvfs.store.staging import Staging
 
 if TYPE_CHECKING:
@@ -28,9 +25,6 @@ if TYPE_CHECKING:
     from dvfs.store.version import Version
 
 PACK_BYTES = 32 << 20
-
-_MOST_REMOVED = 1 << 17
-"""So many removed files are known by their digest; a rename of more sends the bytes of the rest again."""
 
 
 class Progress(Protocol):
@@ -99,7 +93,7 @@ def upload(
                     workers=options.workers,
                     refresh=options.refresh,
                 ),
-                reuse=_Reusable(draft, staging).reuse(),
+                reuse=Reusable(draft, staging).reuse(),
                 progress=progress,
                 crash=store.crash,
             )
@@ -121,51 +115,3 @@ def _opened(store: Store, version: VersionId) -> Iterator[Version | None]:
         yield draft
     finally:
         draft.close()
-
-
-class _Reusable:
-    """Bytes that the *draft* has: at the same path, and at the paths that *staging* removes."""
-
-    def __init__(self, draft: Version | None, staging: Staging) -> None:
-        self._draft = draft
-        self._staging = staging
-        self._finder = Finder(draft.tree if draft is not None else None)
-        self._removed: dict[bytes, bytes] = {}
-
-    def reuse(self) -> Reuse:
-        """Return what the packing asks."""
-        return Reuse(base=self._base, lookup=self._lookup, blocks=self._blocks())
-
-    def _blocks(self) -> Iterator[BlockRef]:
-        """Yield blocks of cut files that need not be sent; note small files that are removed."""
-        yield from self._staging.sent_blocks()
-        if self._draft is None:
-            return
-        finder = Finder(self._draft.tree)
-        for row in self._staging.removed():
-            entry = finder.find(row.source.path)
-            if entry is None or not entry.size or not entry.is_file:
-                continue
-            if len(self._removed) == _MOST_REMOVED:
-                return
-            self._removed[entry.digest] = row.source.path
-            for block, start, length in self._extents(entry):
-                if start == 0 and length == block.raw:
-                    yield block
-
-    def _base(self, path: bytes) -> Previous | None:
-        entry = self._finder.find(path)
-        if entry is None or not entry.is_file:
-            return None
-        return Previous(entry.size, entry.digest, lambda: self._extents(entry))
-
-    def _lookup(self, digest: bytes, size: int) -> tuple[Extent, ...] | None:
-        path = self._removed.get(digest)
-        entry = self._finder.find(path) if path is not None else None
-        if entry is None or entry.digest != digest or entry.size != size:
-            return None
-        return tuple(self._extents(entry))
-
-    def _extents(self, entry: Entry) -> Iterable[Extent]:
-        assert self._draft is not None
-        return blocktree.iter_extents(entry.content, 0, entry.size, self._draft.pages.load_blocks)

@@ -53,10 +53,14 @@ class Writer:
         top = [root] * stays + [ref for _, ref in changes if ref is not None]
         return self._lower(self._raise(top), load) if top else write_leaf([], self._write)
 
-    def block_tree(self, blocks: Sequence[BlockRef]) -> BlockTreeRef | None:
-        """Write the tree of a file's *blocks* and return its root; None where the leaf lists them."""
+    def block_tree(self, blocks: Sequence[BlockRef], known: Iterable[BlockRef] = ()) -> BlockTreeRef | None:
+        """Write the tree of a file's *blocks* and return its root; None where the leaf lists them.
+
+        Pages that are among the *known* ones are not written; these are looked at only where there is a tree.
+        """
         if len(blocks) <= INLINE_BLOCKS:
             return None
+        self._known.update((ref.digest, ref) for ref in known)
         return build_blocks(blocks, self._boundaries.blocks, self._write)
 
     def _write(self, stored: bytes) -> BlockRef:
