@@ -40,6 +40,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "mounts": "List the mounts of this machine.",
         "warm": "Fill the cache with a version.",
     },
+    "Edit a mount": {
+        "status": "Say what was edited.",
+        "diff": "Show what was edited, file by file.",
+        "commit": "Make the edits a child version.",
+    },
     "This machine": {
         "cache": "Look after the local cache.",
         "config": "Show and set the configuration.",

@@ -24,9 +24,8 @@ from dvfs.fs.mountinfo import canonical
 from dvfs.fs.mountpoint import check_machine
 from dvfs.fs.mounts import Mount, Mounts, started_at
 from dvfs.fs.options import MountOptions
-from dvfs.fs.source import OpenedVersion
-from dvfs.store import errors
-from dvfs.store.errors import DvfsError, Internal, InvalidInput, WrongState
+from dvfs.fs.source import Committed, OpenedVersion
+from dvfs.store.errors import DvfsError, Internal, InvalidInput, WrongState, described, error_from
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ def mount_daemon(options: MountOptions, open_version: OpenVersion) -> Ready:
     answer = json.loads(said)
     if "error" in answer:
         os.waitpid(pid, 0)
-        raise _error_from(answer["error"])
+        raise error_from(answer["error"])
     return Ready(**answer)
 
 
@@ -118,7 +117,14 @@ def _run(
             _log.info("mounted %s (%s) on %s", opened.title, opened.id, options.directory)
             on_ready(Ready(mount.directory, mount.id, mount.name, mount.version, mount.digest, mount.pid, mount.log))
 
-        serve(options, opened, ready)
+        def committed(version: Committed) -> None:
+            for mount in noted[-1:]:
+                noted.append(
+                    replace(mount, id=version.id, version=version.version, digest=version.digest, name=version.name)
+                )
+                table.add(noted[-1])
+
+        serve(options, opened, ready, committed)
         _log.info("unmounted %s", options.directory)
     finally:
         for mount in noted:
@@ -139,6 +145,7 @@ def _mount(options: MountOptions, opened: OpenedVersion, device: str, log: Path 
         device=device,
         log=None if log is None else os.fspath(log),
         options={key: value for key, value in shown.items() if key not in ("directory", "state_dir")},
+        overlay="" if opened.folder is None else opened.folder.path.name,
     )
 
 
@@ -172,7 +179,7 @@ def _be_daemon(options: MountOptions, open_version: OpenVersion, reporter: int) 
             code = 0
         except DvfsError as exc:
             _log.info("not mounted: %s", exc.message)
-            _tell(reporter, {"error": {"kind": exc.kind, "message": exc.message, "hint": exc.hint}})
+            _tell(reporter, {"error": described(exc)})
         except BaseException as exc:
             _log.exception("the daemon ends")
             message = f"{type(exc).__name__}: {exc}"
@@ -211,16 +218,3 @@ def _tell(reporter: int, message: dict[str, Any]) -> None:
         os.write(reporter, json.dumps(message).encode())
     except OSError:
         pass
-
-
-def _error_from(described: dict[str, Any]) -> DvfsError:
-    """Return the error that the daemon met, as its own class."""
-    kinds: list[type[DvfsError]] = [DvfsError]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    message, hint = described["message"], described["hint"]
-    for kind in kinds:
-        error = kind(message, hint=hint)
-        if error.kind == described["kind"]:
-            return error
-    return errors.Internal(message, hint=hint)

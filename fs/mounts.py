@@ -33,7 +33,7 @@ class Mount:
     """A mount: where, of what, served by whom.
 
     *device*: `major:minor`. *started*: when the process *pid* began, in the kernel's ticks, so that a number that is
-    used again is noticed. *options*: how it was mounted, for people.
+    used again is noticed. *options*: how it was mounted, for people. *overlay*: the one that takes edits, "" for none.
     """
 
     directory: str
@@ -46,6 +46,7 @@ class Mount:
     device: str
     log: str | None
     options: dict[str, Any] = field(default_factory=dict)
+    overlay: str = ""
 
     @property
     def title(self) -> str:
@@ -100,6 +101,12 @@ class Mounts:
         """Return the mount at *directory*; None when there is none that this table knows."""
         name = os.fspath(canonical(directory))
         return next((mount for mount in self.all() if mount.directory == name), None)
+
+    def holding(self, path: Path) -> Mount | None:
+        """Return the mount that *path* is in, or is; None when this table knows none."""
+        place = canonical(path)
+        found = [mount for mount in self.all() if place.is_relative_to(mount.directory)]
+        return max(found, key=lambda mount: len(mount.directory), default=None)
 
     def umount(self, directory: Path, *, lazy: bool = False) -> None:
         """Unmount *directory* and wait until its daemon has ended; when *lazy*, also while in use, and at once.

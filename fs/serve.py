@@ -20,12 +20,13 @@ from urllib.parse import quote
 import trio
 
 from dvfs.fs import zeroopen
+from dvfs.fs.control import serve_control
 from dvfs.fs.mountinfo import mounted_at
 from dvfs.fs.mountpoint import prepare
 from dvfs.fs.options import MountOptions
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
-from dvfs.fs.source import OpenedVersion
+from dvfs.fs.source import Committed, OpenedVersion
 from dvfs.fs.threads import Threads
 from dvfs.fs.tuning import MAX_BACKGROUND, tune
 from dvfs.fs.turns import quicken
@@ -42,8 +43,15 @@ _GRACE_SECONDS = 1.0
 """After SIGTERM, how long requests under way may take before they are given up."""
 
 
-def serve(options: MountOptions, opened: OpenedVersion, on_ready: Callable[[str], None]) -> None:
+def serve(
+    options: MountOptions,
+    opened: OpenedVersion,
+    on_ready: Callable[[str], None],
+    on_committed: Callable[[Committed], None],
+) -> None:
     """Mount *opened* as *options* say, call *on_ready* with its device once it answers, return when it is unmounted.
+
+    *on_committed* is told each version that a writable mount goes on as.
 
     SIGTERM, SIGINT and SIGHUP unmount. Raises InvalidInput, NotFound, WrongState when it cannot be mounted.
     """
@@ -53,16 +61,21 @@ def serve(options: MountOptions, opened: OpenedVersion, on_ready: Callable[[str]
         if options.writable:
             shim.set_writable()
     try:
-        trio.run(_serve, options, opened, shim, on_ready)
+        trio.run(_serve, options, opened, shim, on_ready, on_committed)
     except BaseExceptionGroup as group:
         raise _first(group) from group
 
 
 async def _serve(
-    options: MountOptions, opened: OpenedVersion, shim: zeroopen.Shim | None, on_ready: Callable[[str], None]
+    options: MountOptions,
+    opened: OpenedVersion,
+    shim: zeroopen.Shim | None,
+    on_ready: Callable[[str], None],
+    on_committed: Callable[[Committed], None],
 ) -> None:
     import pyfuse3
 
+    from dvfs.fs.live import Live
     from dvfs.fs.operations import ReadOnlyOperations, VersionOperations
     from dvfs.fs.writable_operations import WritableOperations
 
@@ -118,6 +131,9 @@ async def _serve(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+                if isinstance(operations, WritableOperations) and editing is not None:
+                    handlers = Live(operations, editing, on_committed).handlers()
+                    await nursery.start(serve_control, editing.folder.path, handlers)
                 nursery.start_soon(announce)
                 await pyfuse3.main()
                 nursery.cancel_scope.cancel()

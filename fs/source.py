@@ -56,6 +56,16 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Committed:
+    """A version that was made of the edits of a mount, which goes on as that version. Fields as in `OpenedVersion`."""
+
+    id: str
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenedVersion:
     """A version ready to be mounted.
 

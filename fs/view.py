@@ -115,6 +115,10 @@ class View:
         self._files: dict[int, File] = {}
         self._span: tuple[int, int] | None = None if root_rank else (1, tree.entries)
 
+    def identify(self, identity: Identity) -> None:
+        """Have extended attributes say *identity* from now on."""
+        self._identity = identity
+
     def rank_of(self, inode: int) -> int:
         """Return the rank of *inode*. Raises Refused (ESTALE) when it is not in this view."""
         if inode == ROOT_INODE:

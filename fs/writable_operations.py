@@ -23,6 +23,7 @@ from dvfs.fs.overlay.overlay import Listed, Owner
 from dvfs.fs.overlay.schema import Node
 from dvfs.fs.source import Source
 from dvfs.fs.syncpoint import SYNC_INODE, is_sync_name, sync_node
+from dvfs.fs.view import Identity
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.key import NAME_MAX
 from dvfs.store.catalog.pages import NotCached
@@ -52,6 +53,11 @@ class WritableOperations(VersionOperations):
         self._source = source
         self.gate = Gate()
         self.generations: dict[int, int] = {}
+
+    def identify(self, identity: Identity) -> None:
+        """Have extended attributes say that the mount is of the version *identity*."""
+        self._nowait.identify(identity)
+        self._waiting.identify(identity)
 
     # --- names
 

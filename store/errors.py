@@ -23,6 +23,7 @@ a `hint` where there is a remedy.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 
 class DvfsError(Exception):
@@ -96,3 +97,21 @@ class NoSpace(DvfsError):
 
 class Internal(DvfsError):
     """A bug in dvfs."""
+
+
+def described(error: DvfsError) -> dict[str, Any]:
+    """Return *error* as what JSON can carry to another process, for `error_from`."""
+    return {"kind": error.kind, "message": error.message, "hint": error.hint}
+
+
+def error_from(described: dict[str, Any]) -> DvfsError:
+    """Return the error that another process met, as its own class."""
+    kinds: list[type[DvfsError]] = [DvfsError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    message, hint = described["message"], described["hint"]
+    for kind in kinds:
+        error = kind(message, hint=hint)
+        if error.kind == described["kind"]:
+            return error
+    return Internal(message, hint=hint)

@@ -16,12 +16,10 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dvfs.store.block import BlockRef
-from dvfs.store.catalog.entry import BlockTreeRef, Content
+from dvfs.store.catalog.entry import Content
+from dvfs.store.change import decode_content, encode_content
 from dvfs.store.database import database_errors
 from dvfs.store.errors import Corrupt, UnsupportedFormat
-from dvfs.store.ids import PackId
-from dvfs.store.staging import decode_extents, encode_extents
 
 if TYPE_CHECKING:
     import sqlite3
@@ -105,31 +103,21 @@ class Committed(NamedTuple):
     content: Content
 
 
-_SOURCE = struct.Struct("<BQ32s")
-_TREE = struct.Struct("<I24sIIIB32sBQ")
+_SOURCE = struct.Struct("<Q32s")
 
 
 def encode_source(committed: Committed) -> bytes:
     """Return *committed* as the `source` of a row."""
-    content = committed.content
-    if isinstance(content, BlockTreeRef):
-        return _SOURCE.pack(1, committed.size, committed.digest) + _TREE.pack(
-            *content.block, content.level, content.number
-        )
-    return _SOURCE.pack(0, committed.size, committed.digest) + encode_extents(content)
+    return _SOURCE.pack(committed.size, committed.digest) + encode_content(committed.content)
 
 
 def decode_source(data: bytes) -> Committed:
     """Return what `encode_source` made *data* of. Raises Corrupt."""
     try:
-        kind, size, digest = _SOURCE.unpack_from(data)
-        rest = data[_SOURCE.size :]
-        if kind == 0:
-            return Committed(size, digest, decode_extents(rest))
-        storage, pack, *block, level, number = _TREE.unpack(rest)
+        size, digest = _SOURCE.unpack_from(data)
     except struct.error as exc:
         raise Corrupt(f"a row of the overlay names no source: {exc}") from exc
-    return Committed(size, digest, BlockTreeRef(BlockRef(storage, PackId(pack), *block), level, number))
+    return Committed(size, digest, decode_content(data[_SOURCE.size :]))
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
