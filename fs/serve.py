@@ -84,6 +84,7 @@ async def _serve(
     identity = identity_of(opened)
     root_rank = root_rank_of(source.tree, options.subdir)
     waiting = blocking_view(source, identity, root_rank)
+    nowait = nowait_view(source, identity, root_rank)
     prefetcher = Prefetcher(
         source,
         waiting,
@@ -95,11 +96,11 @@ async def _serve(
     threads = Threads()
     has_begun = trio.Event()
     make_operations: Callable[..., VersionOperations] = ReadOnlyOperations
-    editing = open_overlay(options, opened) if options.writable else None
+    editing = open_overlay(options, opened, nowait, waiting) if options.writable else None
     if editing is not None:
         make_operations = partial(WritableOperations, editing=editing, source=source, writeback=shim is not None)
     operations = make_operations(
-        nowait_view(source, identity, root_rank),
+        nowait,
         waiting,
         threads,
         prefetcher,

@@ -8,13 +8,12 @@ from dvfs.fs.options import MountOptions
 from dvfs.fs.overlay.editing import Editing, open_editing
 from dvfs.fs.overlay.home import About
 from dvfs.fs.source import OpenedVersion
-from dvfs.fs.view import blocking_view, identity_of, nowait_view
+from dvfs.fs.view import View
 
 
-def open_overlay(options: MountOptions, opened: OpenedVersion) -> Editing:
-    """Open the overlay of *opened* for a mount as *options* say. Raises as `open_editing`."""
+def open_overlay(options: MountOptions, opened: OpenedVersion, nowait: View, waiting: View) -> Editing:
+    """Open the overlay of *opened*, whose views are given, for a mount as *options* say. Raises as `open_editing`."""
     assert opened.folder is not None
-    identity = identity_of(opened)
     about = About(
         store=opened.store,
         base=opened.id,
@@ -24,5 +23,4 @@ def open_overlay(options: MountOptions, opened: OpenedVersion) -> Editing:
         uid=os.geteuid() if options.uid is None else options.uid,
         gid=os.getegid() if options.gid is None else options.gid,
     )
-    source = opened.source
-    return open_editing(opened.folder, about, source, nowait_view(source, identity), blocking_view(source, identity))
+    return open_editing(opened.folder, about, opened.source, nowait, waiting)

@@ -203,10 +203,10 @@ class WritableOperations(VersionOperations):
     # --- bytes
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        if self._writing.is_of_version(fh):
-            return await self._read_version(fh, off, size)
         if fh == SYNC_INODE:
             return b""
+        if self._writing.is_of_version(fh):
+            return await self._read_version(fh, off, size)
         if size > len(self._buffer):
             self._buffer = memoryview(bytearray(size))
         try:
@@ -261,7 +261,7 @@ class WritableOperations(VersionOperations):
 
     def _entry(self, node: Node) -> EntryAttributes:
         entry = EntryAttributes()
-        entry.entry_timeout = entry.attr_timeout = FOREVER_SECONDS if node.ino != SYNC_INODE else 0
+        entry.entry_timeout = entry.attr_timeout = FOREVER_SECONDS
         entry.st_ino = node.ino
         entry.generation = self.generations.get(node.ino, 0)
         entry.st_mode = node.mode
