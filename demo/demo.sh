@@ -54,16 +54,18 @@ step "Every byte is what it was"
 run diff -r --no-dereference "$work/source" "$work/v1"
 echo "no difference"
 
-step "A child version: one file added, one changed, a folder removed"
-run dvfs create --project demo --name library --parents demo/library
-printf 'print("made by the demo")\n' >"$work/hello.py"
-{
-    cat "$work/source/this.py"
-    echo '# edited by the demo'
-} >"$work/this.py"
-run dvfs add --files "$work/hello.py" "$work/this.py"
-run dvfs remove --files json/
-run dvfs close
+step "Edited in place: one file added, one changed, a few bytes of the large one, a folder moved, another removed"
+run dvfs mount --rw demo/library "$work/edit"
+printf 'print("made by the demo")\n' >"$work/edit/hello.py"
+echo '# edited by the demo' >>"$work/edit/this.py"
+printf 'edited' | dd of="$work/edit/large.bin" bs=1 seek=1000000 conv=notrunc status=none
+mv "$work/edit/email" "$work/edit/post"
+rm -r "$work/edit/json"
+run dvfs status "$work/edit"
+
+step "Committed: a child version, at the cost of the edits"
+run dvfs commit "$work/edit" -m "edited by the demo"
+run dvfs umount "$work/edit"
 
 step "Mounted beside its parent, the difference"
 run dvfs mount demo/library "$work/v2"
@@ -72,7 +74,7 @@ run diff -rq --no-dereference "$work/v1" "$work/v2" && {
     echo "the two versions are equal, and should not be"
     exit 1
 }
-[ ! -e "$work/v2/json" ] && [ "$(cat "$work/v2/hello.py")" = 'print("made by the demo")' ]
+[ ! -e "$work/v2/json" ] && [ -e "$work/v2/post" ] && [ "$(cat "$work/v2/hello.py")" = 'print("made by the demo")' ]
 run dvfs search
 
 step "Unmounted"

@@ -17,19 +17,29 @@ import trio
 _T = TypeVar("_T")
 
 PAGE_THREADS = 16
+WRITE_THREADS = 2
 READ_THREADS = 64
 """A read waits for the store; as many may wait as a data loader has workers, and more."""
 
 
 class Threads:
-    """Limits: *pages* for pages of the catalog, *reads* for bytes of files, *chores* for what nobody waits for.
+    """Limits: *pages* for pages of the catalog, *reads* for bytes of files, *writes* for long writes to the local disk,
+    *chores* for what nobody waits for.
 
     Pages have a limit of their own, so that readers of a slow store do not keep others from listing directories.
     """
 
-    def __init__(self, *, pages: int = PAGE_THREADS, reads: int = READ_THREADS, chores: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        pages: int = PAGE_THREADS,
+        reads: int = READ_THREADS,
+        writes: int = WRITE_THREADS,
+        chores: int = 2,
+    ) -> None:
         self.pages = trio.CapacityLimiter(pages)
         self.reads = trio.CapacityLimiter(reads)
+        self.writes = trio.CapacityLimiter(writes)
         self.chores = trio.CapacityLimiter(chores)
         self._awaited = 0
 
@@ -38,10 +48,13 @@ class Threads:
         """Whether somebody on the event loop waits for a thread."""
         return self._awaited > 0
 
-    async def run(self, limiter: trio.CapacityLimiter, work: Callable[[], _T]) -> _T:
-        """Return what *work* returns or raises, run in a thread that *limiter* allows; abandoned on cancel."""
+    async def run(self, limiter: trio.CapacityLimiter, work: Callable[[], _T], *, abandons: bool = True) -> _T:
+        """Return what *work* returns or raises, run in a thread that *limiter* allows; abandoned on cancel.
+
+        Where *work* changes more than caches, it *abandons* nothing: who is cancelled waits for it.
+        """
         self._awaited += 1
         try:
-            return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=abandons)
         finally:
             self._awaited -= 1

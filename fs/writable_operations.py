@@ -21,6 +21,7 @@ from dvfs.fs.operations import FOREVER_SECONDS, VersionOperations, guarded
 from dvfs.fs.overlay.editing import Editing
 from dvfs.fs.overlay.overlay import Listed, Owner
 from dvfs.fs.overlay.schema import Node
+from dvfs.fs.overlay.writing import write_all
 from dvfs.fs.source import Source
 from dvfs.fs.syncpoint import SYNC_INODE, is_sync_name, sync_node
 from dvfs.fs.view import Identity
@@ -34,6 +35,7 @@ _T = TypeVar("_T")
 _MOST_LOADS = 1000
 """A question that needs more pages than this, one after another, is given up."""
 _LISTED_AT_ONCE = 512
+_LONG_WRITE_BYTES = 256 << 10
 
 
 @guarded
@@ -231,8 +233,15 @@ class WritableOperations(VersionOperations):
                     writing.fill(stack, start, wait=False)
                 except NotCached:
                     fill = partial(writing.fill, stack, start, wait=True)
-                    await self._threads.run(self._threads.reads, fill)
-            return writing.write(fh, off, buf, set_times=not self._writeback)
+                    await self._threads.run(self._threads.reads, fill, abandons=False)
+            file = writing.target(fh)
+            if len(buf) < _LONG_WRITE_BYTES:
+                write_all(file.handle, off, buf)
+            else:  # meanwhile the next request is taken
+                write = partial(write_all, file.handle, off, buf)
+                await self._threads.run(self._threads.writes, write, abandons=False)
+            writing.wrote(fh, off, len(buf), set_times=not self._writeback)
+        return len(buf)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         if fh != SYNC_INODE:

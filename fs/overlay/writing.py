@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dvfs.fs.errno import Refused
 from dvfs.fs.overlay.cells import CELL_BYTES
 from dvfs.fs.overlay.contents import Contents, Held, Stack
+from dvfs.fs.overlay.data import DataFile
 from dvfs.fs.overlay.overlay import Overlay
 from dvfs.fs.overlay.rows import Change
 from dvfs.fs.overlay.schema import Committed, Node, decode_source
@@ -89,23 +90,17 @@ class Writing:
         file = self._files.get(stack.ino, node.layer)
         os.pwrite(file.handle, buffer[:size], start)
 
-    def target(self, ino: int) -> int:
-        """Return the descriptor that a prepared write goes to, for a thread; good until the next turn of the loop."""
+    def target(self, ino: int) -> DataFile:
+        """Return the file that a write goes to that was prepared; `wrote` follows it."""
         node = self._rows.node(ino)
         assert node is not None
-        return self._files.get(ino, node.layer).handle
+        return self._files.get(ino, node.layer)
 
-    def write(self, ino: int, start: int, data: bytes, *, set_times: bool) -> int:
-        """Write *data* at *start* of file *ino*, which was prepared for it; return its length.
+    def wrote(self, ino: int, start: int, length: int, *, set_times: bool) -> None:
+        """Have *length* bytes at *start* count, which are in the target now.
 
         *set_times*: the kernel does not keep them itself. Raises OSError.
         """
-        write_all(self.target(ino), start, data)
-        self.wrote(ino, start, len(data), set_times=set_times)
-        return len(data)
-
-    def wrote(self, ino: int, start: int, length: int, *, set_times: bool) -> None:
-        """Have *length* bytes at *start* count, which are in the data file. Raises OSError."""
         node = self._rows.node(ino)
         assert node is not None
         assert node.floor is not None

@@ -41,6 +41,7 @@ LIBRARY_MESSAGES = {"Could not connect to the endpoint URL", "Unable to locate c
 
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs/CONFIGURATION.md").read_text()
+COMMANDS = (ROOT / "docs/COMMANDS.md").read_text()
 SEMANTICS = (ROOT / "docs/SEMANTICS.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs/TROUBLESHOOTING.md").read_text()
 CONCURRENCY = (ROOT / "docs/design/concurrency.md").read_text()
@@ -67,10 +68,10 @@ def options_of(command: click.Command) -> dict[str, click.Option]:
 
 
 def documented() -> dict[str, set[str]]:
-    """Return the words of the options that docs/CONFIGURATION.md gives each command."""
-    shared = {title: words_in(section(CONFIGURATION, heading)) for title, heading in GROUPS.items()}
+    """Return the words of the options that docs/COMMANDS.md gives each command."""
+    shared = {title: words_in(section(COMMANDS, heading)) for title, heading in GROUPS.items()}
     found: dict[str, set[str]] = {}
-    for heading, body in sections(CONFIGURATION, level=3):
+    for heading, body in sections(COMMANDS, level=3):
         named = [span.removeprefix("dvfs ") for span in code_spans(heading) if span.startswith("dvfs ")]
         words = words_in(body).union(*(shared[text] for text, _ in links(body) if text in shared))
         found |= {name: words | short_forms(words) for name in named}
@@ -85,7 +86,7 @@ def words_in(body: str) -> set[str]:
 
 def short_forms(words: set[str]) -> set[str]:
     """Return the short options that the table of shared options gives beside those long ones."""
-    rows = [set(code_spans(row[0])) for row in table(section(CONFIGURATION, "Shared options"))]
+    rows = [set(code_spans(row[0])) for row in table(section(COMMANDS, "Shared options"))]
     return {word for row in rows if row & words for word in row if re.fullmatch(r"-\w", word)}
 
 
@@ -159,7 +160,7 @@ def test_every_option_is_documented_and_no_other(name: str) -> None:
 
 
 def test_options_before_the_command() -> None:
-    body = dict(sections(CONFIGURATION, level=2))["Options of every command"]
+    body = dict(sections(COMMANDS, level=2))["Options of every command"]
     assert words_in(body) == COMMON
     assert "`--version`" in body
     assert COMMON | {"--version"} == set(options_of(program))
@@ -167,7 +168,7 @@ def test_options_before_the_command() -> None:
 
 def test_values_of_options_are_documented_as_they_are() -> None:
     """Whether an option takes a value, many or none; what its default and its choices are."""
-    for heading, body in sections(CONFIGURATION, level=3):
+    for heading, body in sections(COMMANDS, level=3):
         named = [span.removeprefix("dvfs ") for span in code_spans(heading) if span.startswith("dvfs ")]
         named = named or EXAMPLES[heading]
         for row in table(body):
