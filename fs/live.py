@@ -7,8 +7,8 @@ from typing import Any
 
 from dvfs.fs.control import Handler
 from dvfs.fs.overlay import layers
-from dvfs.fs.overlay.desk import LANDED, read_landed
 from dvfs.fs.overlay.editing import Editing
+from dvfs.fs.overlay.landed import take_landed
 from dvfs.fs.source import Committed
 from dvfs.fs.view import Identity
 from dvfs.fs.writable_operations import WritableOperations
@@ -43,18 +43,18 @@ class Live:
         return layers.abandon(self._editing.rows)._asdict()
 
     async def complete(self, **version: str) -> dict[str, Any]:
-        """Do `layers.complete`, and `layers.repoint` for what lies in the file of landed rows, a part at a time."""
+        """Do `layers.complete`, and `take_landed`, a part at a time."""
         editing = self._editing
         committed = Committed(**version)
-        upto = layers.complete(editing.rows).committed
+        layers.complete(editing.rows)
         self._operations.identify(
             Identity(committed.id.encode(), committed.version.encode(), committed.digest.encode())
         )
         self._on_committed(committed)
-        path = editing.folder.path / LANDED
-        for rows in read_landed(path):
+        steps = take_landed(editing.folder.path, editing.overlay)
+        is_done = False
+        while not is_done:
             async with self._operations.gate.alone():
-                layers.repoint(editing.overlay, upto, rows)
-        path.unlink(missing_ok=True)
+                is_done = next(steps, self) is self
         layers.prune(editing.rows)
         return {}

@@ -65,16 +65,20 @@ def commit(desk: Desk, store: Store, options: CommitOptions, progress: Progress 
     """Make the edits of the overlay of *desk* a child version in *store*; return its record, None without edits.
 
     A commit that had landed before this knew is completed first, and is what is returned when nothing was edited since.
-    Raises BadSource naming special files, and as `dvfs.store.commit.commit`; then all edits are where they were.
+    Raises BadSource naming special files, and as `dvfs.store.commit.commit`; then all edits are where they were. Crash
+    points besides its: `commit:after-freeze`, `commit:before-complete`, `commit:after-complete`.
     """
     earlier = settle(desk, store)
     state = desk.freeze(new_version_id())
+    store.crash("commit:after-freeze")
     with closing(Frozen(desk, store, state)) as frozen:
         record = frozen.commit(options, progress)
         if record is None or not options.goes_on:
             desk.abandon()
         else:
+            store.crash("commit:before-complete")
             frozen.complete(record)
+            store.crash("commit:after-complete")
     return record or earlier
 
 

@@ -6,21 +6,16 @@ overlay.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from dvfs.fs.control import Control
 from dvfs.fs.overlay import layers
 from dvfs.fs.overlay.editing import Editing
+from dvfs.fs.overlay.landed import write_landed
 from dvfs.fs.overlay.layers import State
 from dvfs.fs.source import Committed
-
-LANDED = "landed"
-_ROW = struct.Struct("<QI")
-_AT_ONCE = 1000
 
 
 class Desk(Protocol):
@@ -63,7 +58,7 @@ class LiveDesk:
         return State(**self.control.call("freeze", pending=pending))
 
     def complete(self, version: Committed, landed: Iterable[tuple[int, bytes]]) -> None:
-        write_landed(self.folder / LANDED, landed)
+        write_landed(self.folder, self.state().frozen, landed)
         self.control.call("complete", id=version.id, name=version.name, version=version.version, digest=version.digest)
 
     def abandon(self) -> None:
@@ -97,24 +92,3 @@ class LocalDesk:
 
     def close(self) -> None:
         self.editing.close()
-
-
-def write_landed(path: Path, landed: Iterable[tuple[int, bytes]]) -> None:
-    """Write *landed* to *path*, for `read_landed`: a million files would not go through a socket."""
-    with path.open("wb") as file:
-        for ino, source in landed:
-            file.write(_ROW.pack(ino, len(source)) + source)
-
-
-def read_landed(path: Path) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield the rows that `write_landed` wrote to *path*, some at once."""
-    with path.open("rb") as file:
-
-        def rows() -> Iterator[tuple[int, bytes]]:
-            while head := file.read(_ROW.size):
-                ino, size = _ROW.unpack(head)
-                yield ino, file.read(size)
-
-        found = rows()
-        while some := list(islice(found, _AT_ONCE)):
-            yield some

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dvfs.fs.overlay.data import DataFiles
 from dvfs.fs.overlay.home import About, Folder
+from dvfs.fs.overlay.landed import take_landed
 from dvfs.fs.overlay.layers import prune, state
 from dvfs.fs.overlay.overlay import Overlay, Owner
 from dvfs.fs.overlay.rows import Change, Rows
@@ -23,8 +24,8 @@ STASH = "stash"
 def base_for(folder: Folder, wanted: str) -> str:
     """Return the id of the version to open for the overlay in *folder* when the version *wanted* is to be mounted.
 
-    That is *wanted* for one without edits, and what it lies on for one with edits of *wanted*, or with edits since
-    *wanted* was committed from it. Raises WrongState when its edits are of another version.
+    That is *wanted* for one without edits, and what it lies on for one with edits of *wanted*, or of which *wanted* was
+    committed. Raises WrongState when its edits are of another version.
     """
     about = folder.about
     if about is None:
@@ -39,7 +40,7 @@ def base_for(folder: Folder, wanted: str) -> str:
     if not (has_some or found.frozen or (folder.path / STASH).exists()):
         folder.empty()
         return wanted
-    if wanted in (about.base, found.child):
+    if wanted in (about.base, found.child, found.pending):
         return about.base
     name = folder.path.name
     raise WrongState(
@@ -122,10 +123,12 @@ def open_editing(
     if not was_clean:
         _recover_sizes(rows, files)
     _drop_nameless(rows)
+    overlay = Overlay(rows, files, nowait, Owner(about.uid, about.gid), clock)
+    for _ in take_landed(folder.path, overlay):
+        pass
     prune(rows)
     if not was_clean:
         _remove_orphans(rows, files)
-    overlay = Overlay(rows, files, nowait, Owner(about.uid, about.gid), clock)
     return Editing(folder, rows, files, overlay, Writing(overlay, source, clock), waiting)
 
 
