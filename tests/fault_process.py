@@ -31,6 +31,7 @@ from dvfs.store.scan import ScanOptions
 from dvfs.store.store import Store
 from dvfs.store.url import open_backend
 from dvfs.store.version import Version
+from tests.commit_kit import commit_faults
 from tests.fault_kit import ROOT, TINIEST, UPLOAD
 
 
@@ -173,6 +174,9 @@ def _do(store: Store, told: dict[str, Any], folder: Path) -> object:
         parents = told.get("parents", ())
         record = store.create(project="faults", name="set", version=told.get("version"), parents=parents).record
         return {"id": record.id, "version": record.version}
+    if action == "commit":
+        made = commit_faults(store, store.resolve(told["parent"]), told["id"], told.get("part", 2))
+        return {"version": made.version if made is not None else None}
     if action == "mount":
         return _mount(store, told, folder)
     if action == "read":

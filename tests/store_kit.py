@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dvfs.store.backend import Backend
 from dvfs.store.cache import Cache
+from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.cut import Cutting
 from dvfs.store.draft import Draft
 from dvfs.store.metrics import Metered
@@ -33,7 +34,10 @@ UPLOAD = UploadOptions(pack_bytes=256 * KIB, workers=2)
 
 
 class Kit:
-    """Opens one store from several machines: each has a state folder and a cache of its own."""
+    """Opens one store from several machines: each has a state folder and a cache of its own.
+
+    *crash* is called at each crash point of their stores.
+    """
 
     def __init__(self, backend: Callable[[], Backend], folder: Path, parameters: Parameters = SMALL) -> None:
         self._backend = backend
@@ -41,6 +45,7 @@ class Kit:
         self._parameters = parameters
         self._number = 0
         self.metered: Metered | None = None
+        self.crash: CrashPoint = no_crash
 
     @contextmanager
     def machine(self, name: str | None = None, *, budget_bytes: int = 1 << 30) -> Iterator[Store]:
@@ -50,7 +55,13 @@ class Kit:
             name = f"machine-{self._number}"
         self.metered = Metered(self._backend())
         cache = Cache(self._folder / name / "cache", budget_bytes=budget_bytes, reserve_bytes=0)
-        store = Store(self.metered, state_dir=self._folder / name / "state", cache=cache, wanted=self._parameters)
+        store = Store(
+            self.metered,
+            state_dir=self._folder / name / "state",
+            cache=cache,
+            wanted=self._parameters,
+            crash=lambda point: self.crash(point),
+        )
         try:
             yield store
         finally:
