@@ -8,7 +8,7 @@ from __future__ import annotations
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog.entry import BlockTreeRef, Content, Entry
@@ -129,13 +129,6 @@ def bytes_of(source: Source) -> Bytes:
     raise Corrupt(f"what is staged for {source.path!r} is no change")
 
 
-def handle_of(source: Source) -> bytes:
-    """Return the handle that the bytes of *source* are read by."""
-    found = bytes_of(source)
-    assert not isinstance(found, Kept)
-    return found.handle
-
-
 def before_of(source: Source) -> Entry | None:
     """Return what lies under the edits of *source*; None where it is no edited file, but, say, a local path."""
     if source.source[:1] != _EDITED:  # paths begin with a slash
@@ -205,5 +198,27 @@ def _decode_edited(body: bytes) -> Edited:
     mode, size, mtime_ns, floor, digest, length = _BEFORE.unpack_from(body, stop)
     start = stop + _BEFORE.size
     content = decode_content(body[start : start + length])
-    ranges = [(first, last) for first, last in _RANGE.iter_unpack(body[start + length :])]
+    ranges = _Ranges(body[start + length :])
     return Edited(handle, Entry(mode, size, mtime_ns, digest, content), floor, ranges)
+
+
+class _Ranges(Sequence[tuple[int, int]]):
+    """Ranges as they are encoded: a file of many GiB may have a million."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data) // _RANGE.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((start, stop) for start, stop in _RANGE.iter_unpack(self._data))
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        return list(self)[index]

@@ -21,7 +21,7 @@ from dvfs.store.catalog.entry import Content
 from dvfs.store.change import Change, Edited, Kept, Local, Reader, before_of, bytes_of, tag_of, to_source
 from dvfs.store.edits import Finder
 from dvfs.store.errors import AlreadyExists, Conflict, NotFound, WrongState
-from dvfs.store.ids import VersionId, new_pack_id
+from dvfs.store.ids import VersionId, new_pack_id, pack_key
 from dvfs.store.packing import PackingOptions, PackingResult, Previous, pack_files
 from dvfs.store.publish import apply_staged, counted
 from dvfs.store.reader_files import ReaderFiles
@@ -76,11 +76,13 @@ def commit(
     None when nothing but times would change: then there is no child. A version of the id that is finished already is
     returned as it is. *changes* are in any order; of two of one path the last counts. *on_stored* is told, when
     the child is finished, or found to be, or not needed, of the files of all changes with a tag; then the local state
-    of the commit goes. Raises NotFound where the store is gone, WrongState when the id is that of a deleted version,
-    AlreadyExists when the version number is taken, what *changes* and *reader* raise, and as the backend.
+    of the commit goes. Raises NotFound where the store or what the parent is made of is gone, WrongState when the id
+    is that of a deleted version, AlreadyExists when the version number is taken, what *changes* and *reader* raise, and
+    as the backend.
 
-    Crash points: those of `Records` and `PackWriter`; `commit:after-stage`, `commit:before-pages`,
-    `commit:before-swap`, `commit:after-swap`, `commit:before-erase`, `commit:after-report`.
+    Crash points: those of `Records.insert`, `Records.erase` and `PackWriter`; `commit:after-stage`,
+    `commit:before-pages`, `commit:before-swap`, `commit:after-swap`, `commit:after-report`, `commit:before-erase`;
+    where an open record gets another name, `rename:after-claim` and `rename:after-record`.
     """
     store.check_there()
     record = _load(store, request.id)
@@ -97,6 +99,7 @@ def commit(
             record = _opened(store, request, record, again=again)
             if record.status.is_finished:  # by another attempt, just now
                 return _found_finished(store, record, on_stored)
+            _check_base(store, record)
             child = _make(store, record, staging, reader, options or UploadOptions(), progress)
             _report(store, child or record.with_fields(root=record.base), staging, on_stored)
             store.crash("commit:after-report")
@@ -222,6 +225,19 @@ def _brought_up_to_date(store: Store, request: Request, found: Record) -> Record
     if moves and record.status.is_open:
         store.records.names.release(found.project, found.name, found.version)
     return record
+
+
+def _check_base(store: Store, record: Record) -> None:
+    """Raise NotFound unless the store has what *record* builds on: it may be another one at the same place by now."""
+    assert record.base is not None
+    page = record.base.page.block
+    try:
+        store.storage(record)(page.storage).head(pack_key(page.pack))
+    except NotFound as exc:
+        store.records.erase(record)
+        raise NotFound(
+            f"the version that {record.title} is to be a child of is not in the store at {store.backend.url} any more"
+        ) from exc
 
 
 # --- the version

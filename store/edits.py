@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog.entry import Content, Edit, Entry, directory, link
-from dvfs.store.catalog.key import join, key_of, split
+from dvfs.store.catalog.key import join, key_of, split, subtree_bounds
 from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.change import Kept, before_of, bytes_of
@@ -70,7 +70,7 @@ def edits(staging: Staging, upto: int, tree: Tree | None, block_tree: BlockTree,
     Files that are not packed yet are left out. *now_ns* is the mtime of directories that are made for what is in them.
     """
     covered, kept = _conflicts(staging, upto, tree)
-    hidden = sorted(key for path in covered for key in _keys_below(tree, path))
+    hidden = (key for path in _outermost(covered) for key in _keys_below(tree, path))
     rows = _rows(staging, upto, tree, block_tree, now_ns, kept)
     last: bytes | None = None
     if tree is None or not tree.entries:
@@ -210,6 +210,15 @@ def _all_removed(staging: Staging, tree: Tree, path: bytes, removed: list[bytes]
             if row is None or row.source.kind != Kind.REMOVED:
                 return False
     return True
+
+
+def _outermost(paths: list[bytes]) -> Iterator[bytes]:
+    """Yield those of the directories *paths* that lie in no other, in the order of the keys below them."""
+    last: bytes | None = None
+    for path in sorted(paths, key=lambda path: subtree_bounds(path)[0]):
+        if last is None or not path.startswith(last + b"/"):
+            last = path
+            yield path
 
 
 def _keys_below(tree: Tree | None, path: bytes) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from dvfs.store.block import Extent
 from dvfs.store.catalog import blocktree
 from dvfs.store.catalog.blocktree import LoadBlocks
 from dvfs.store.catalog.entry import BlockTreeRef
-from dvfs.store.change import Edited, Reader, bytes_of, handle_of
+from dvfs.store.change import Edited, Kept, Reader, bytes_of
 from dvfs.store.cut import Cutting, cut_views
 from dvfs.store.errors import Corrupt
 from dvfs.store.recut import ReadAt, dirty_ranges, is_cut, recut
@@ -30,8 +30,9 @@ class ReaderFiles:
         return source
 
     def read_whole(self, source: Source, data: memoryview) -> None:
-        if len(data):
-            self._read_at(source)(0, data)
+        found = bytes_of(source)
+        assert not isinstance(found, Kept)
+        self._read_at(source, found.handle)(0, data)
 
     def has_old_blocks(self, source: Source) -> bool:
         found = bytes_of(source)
@@ -39,7 +40,8 @@ class ReaderFiles:
 
     def blocks(self, source: Source, cutting: Cutting) -> Iterator[memoryview | Extent]:
         found = bytes_of(source)
-        read_at = self._read_at(source)
+        assert not isinstance(found, Kept)
+        read_at = self._read_at(source, found.handle)
         if isinstance(found, Edited) and self._can_recut(source, found):
             before = found.before
             old = blocktree.iter_extents(before.content, 0, before.size, self._load_blocks)
@@ -64,9 +66,8 @@ class ReaderFiles:
             return False
         return isinstance(before.content, BlockTreeRef) or is_cut(before.content)
 
-    def _read_at(self, source: Source) -> ReadAt:
+    def _read_at(self, source: Source, handle: bytes) -> ReadAt:
         """Return what fills a view with bytes of *source*. That raises Corrupt where the bytes end too early."""
-        handle = handle_of(source)
         readinto = self._reader.readinto
 
         def read_at(start: int, view: memoryview) -> None:
