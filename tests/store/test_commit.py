@@ -118,6 +118,15 @@ def test_a_directory_becomes_a_file_and_a_file_a_directory(kit: Kit, tmp_path: P
         }
 
 
+def test_directories_become_files_though_nothing_is_said_of_what_is_below(kit: Kit, tmp_path: Path) -> None:
+    below = {f"{top}/{name}": b"1" for top in ("d", "d-x", "d/e", "d.y", "d/e/f", "e") for name in ("1", "2/3", "4")}
+    parent = kit.publish(write(tmp_path / "source", below))
+    files = MemoryFiles()
+    with kit.machine() as store:
+        record = Committer(parent, files).child(store, [files.file(name, b"") for name in ("e", "d.y", "d-x", "d")])
+        assert set(tree(store, record)) == {"", "d", "d-x", "d.y", "e"}
+
+
 def test_a_moved_subtree_sends_no_data(kit: Kit, tmp_path: Path) -> None:
     source = write(tmp_path / "source", {f"d/{name}": data for name, data in FILES.items()})
     write(source, {"d/of many blocks": noise(4_000_000, 3)})
@@ -274,6 +283,26 @@ def test_a_store_that_is_gone_is_not_made_anew(kit: Kit, tmp_path: Path) -> None
         assert not (tmp_path / "store").exists()
         (tmp_path / "elsewhere").rename(tmp_path / "store")
         assert commit.child(store, [files.file("new", b"new")]).version == "1.0.1"
+
+
+def test_another_store_at_the_same_place(kit: Kit, tmp_path: Path) -> None:
+    """It has nothing of the parent: a child there could not be read."""
+    parent = kit.publish(write(tmp_path / "source", FILES))
+    files = MemoryFiles()
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    with kit.machine("publisher") as store:
+        assert store.parameters
+        listed = set(store.backend.list(""))
+        with pytest.raises(NotFound, match="child of is not in the store"):
+            Committer(parent, files)(store, [files.file("new", b"new")])
+        assert set(store.backend.list("")) == listed
+
+
+def test_the_root_directory(kit: Kit, tmp_path: Path) -> None:
+    parent = kit.publish(write(tmp_path / "source", FILES))
+    with kit.machine() as store:
+        record = Committer(parent, MemoryFiles()).child(store, [folder("", mode=0o700)])
+        assert tree(store, record) == tree(store, parent) | {"": ("directory", 0o700)}
 
 
 def test_changes_that_cannot_be(kit: Kit, tmp_path: Path) -> None:

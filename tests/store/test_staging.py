@@ -285,3 +285,33 @@ def test_what_is_no_staging_database_is_refused(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(UnsupportedFormat, match="99"):
         Staging(tmp_path / "later")
+
+
+def test_what_is_staged_instead_takes_the_place_of_all(staging: Staging) -> None:
+    staging.stage([folder(b"d"), file(b"d/a"), file(b"d/b"), file(b"d/c"), file(b"e")])
+    pack_all(staging)
+    assert list(staging.left_over()) == []
+    assert staging.replace([file(b"d"), file(b"d/a"), file(b"d/b", 11), file(b"new"), file(b"new", 12)]) == 4
+    assert rows(staging) == [
+        (b"d", Kind.FILE),
+        (b"new", Kind.FILE),
+        (b"d/a", Kind.FILE),
+        (b"d/b", Kind.FILE),
+    ]
+    assert [staged.source.path for staged in staging.unpacked()] == [b"d", b"new", b"d/b"]
+    assert sorted(path for path, _ in staging.left_over()) == [b"d/b", b"d/c", b"e"]
+    assert staging.packed_at(b"d/c") == (block(7).digest, (Extent(block(7), 0, 10),))
+    assert staging.packed_at(b"new") is None
+    assert staging.replace([]) == 0
+    assert staging.is_empty()
+
+
+def test_what_is_staged_instead_is_all_or_nothing(staging: Staging) -> None:
+    def broken() -> Iterator[Source]:
+        yield file(b"b")
+        raise Unavailable("no more")
+
+    staging.stage([file(b"a")])
+    with pytest.raises(Unavailable):
+        staging.replace(broken())
+    assert rows(staging) == [(b"a", Kind.FILE)]
