@@ -22,6 +22,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from dvfs.fs.errno import Refused, errno_of
 from dvfs.fs.prefetch import Prefetcher
+from dvfs.fs.stretches import Stretches
 from dvfs.fs.threads import Threads
 from dvfs.fs.view import UNIT_BYTES, Attributes, Child, NowaitView, View
 from dvfs.store.catalog.inner import PageRef
@@ -103,6 +104,7 @@ class VersionOperations(pyfuse3.Operations):
         waiting: View,
         threads: Threads,
         prefetcher: Prefetcher,
+        stretches: Stretches,
         *,
         uid: int,
         gid: int,
@@ -114,11 +116,13 @@ class VersionOperations(pyfuse3.Operations):
         self._waiting = waiting
         self._threads = threads
         self._prefetcher = prefetcher
+        self._stretches = stretches
         self._uid = uid
         self._gid = gid
         self._on_init = on_init
         self.zero_open = False
         self.requests: dict[str, int] = {}
+        self.answered_ahead = 0
 
     def init(self) -> None:
         self._on_init()
@@ -181,12 +185,21 @@ class VersionOperations(pyfuse3.Operations):
     async def _read_version(self, fh: int, off: int, size: int) -> bytes:
         nowait = self._nowait
         try:
+            file = nowait.file(fh)
+            stream = self._stretches.note(fh, file, off, size)
+            if stream is not None:
+                self._prefetcher.note_read(fh, file, off, size, waited=False)
+                with self._threads.awaiting():
+                    data = await stream.take(off, size)
+                if data is not None:
+                    self.answered_ahead += 1
+                    return data  # type: ignore[return-value]  # any object with a buffer will do
             if size > len(self._buffer):
                 self._buffer = memoryview(bytearray(size))
             done = nowait.readinto(fh, off, self._buffer[:size])
-            self._prefetcher.note_read(fh, nowait.file(fh), off, size, waited=False)
+            self._prefetcher.note_read(fh, file, off, size, waited=False)
             # pyfuse3 answers before anything else runs on the event loop, so the next read may use the same buffer.
-            return self._buffer[:done]  # type: ignore[return-value]  # any object with a buffer will do
+            return self._buffer[:done]  # type: ignore[return-value]
         except NotCached as exc:
             self._note_missed(exc)
             file = await self._ask(lambda view: view.file(fh))

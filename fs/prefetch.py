@@ -49,7 +49,8 @@ class Prefetcher:
     """Fetches ahead for one mount of *source*, whose blocking view is *view*.
 
     *budget_bytes* returns what the cache may hold; it may block. *tail*: pages that come with the root, in one block,
-    and are never wanted by themselves. `note_read` and `note_missed_page` belong to the event loop.
+    and are never wanted by themselves. *verifies* tells of which files somebody else verifies cached blocks ahead:
+    there only those that are not cached are wanted. `note_read` and `note_missed_page` belong to the event loop.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Prefetcher:
         budget_bytes: Callable[[], int],
         tail: BlockRef | None = None,
         read_ahead: ReadAhead | None = None,
+        verifies: Callable[[int], bool] = lambda inode: False,
     ) -> None:
         self._source = source
         self._view = view
@@ -68,6 +70,7 @@ class Prefetcher:
         self._budget_bytes = budget_bytes
         self._tail = tail
         self._ahead = read_ahead or ReadAhead()
+        self._verifies = verifies
         self._pages = PagesAhead()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._works = False
@@ -152,7 +155,8 @@ class Prefetcher:
         if isinstance(job, FileAhead):
             content = self._view.file(job.inode).content
             extents = blocktree.extents(content, job.start, job.stop - job.start, self._source.pages.load_blocks)
-            self._source.fetcher.want([block for block, _, _ in extents])
+            fetcher, is_verified = self._source.fetcher, self._verifies(job.inode)
+            fetcher.want([block for block, _, _ in extents if not (is_verified and fetcher.cached(block))])
             return
         refs: dict[bytes, BlockRef] = {}
         size, stop = 0, job.first

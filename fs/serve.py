@@ -27,6 +27,7 @@ from dvfs.fs.options import MountOptions
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
 from dvfs.fs.source import Committed, OpenedVersion
+from dvfs.fs.stretches import Stretches
 from dvfs.fs.threads import Threads
 from dvfs.fs.tuning import MAX_BACKGROUND, tune
 from dvfs.fs.turns import quicken
@@ -85,6 +86,7 @@ async def _serve(
     root_rank = root_rank_of(source.tree, options.subdir)
     waiting = blocking_view(source, identity, root_rank)
     nowait = nowait_view(source, identity, root_rank)
+    stretches = Stretches(source.pages.load_blocks, source.fetcher.readinto)
     prefetcher = Prefetcher(
         source,
         waiting,
@@ -92,6 +94,7 @@ async def _serve(
         budget_bytes=opened.budget_bytes,
         tail=opened.tail,
         read_ahead=ReadAhead(max_window_bytes=options.read_ahead_bytes),
+        verifies=stretches.has,
     )
     threads = Threads()
     has_begun = trio.Event()
@@ -104,6 +107,7 @@ async def _serve(
         waiting,
         threads,
         prefetcher,
+        stretches,
         uid=os.geteuid() if options.uid is None else options.uid,
         gid=os.getegid() if options.gid is None else options.gid,
         on_init=has_begun.set,
@@ -140,11 +144,13 @@ async def _serve(
                 nursery.cancel_scope.cancel()
         finally:
             prefetcher.stop()
+            stretches.close()
             pyfuse3.close(unmount=True)
             if editing is not None:
                 editing.close()
             counts = ", ".join(f"{name} {count}" for name, count in sorted(operations.requests.items()))
             _log.info("requests served: %s", counts or "none")
+            _log.info("reads answered from stretches: %d", operations.answered_ahead)
             if turns is not None:
                 _log.info("waits for requests: %d", turns.waits)
 

@@ -9,7 +9,8 @@ Trio only; the limits belong to one event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
@@ -53,8 +54,14 @@ class Threads:
 
         Where *work* changes more than caches, it *abandons* nothing: who is cancelled waits for it.
         """
+        with self.awaiting():
+            return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=abandons)
+
+    @contextmanager
+    def awaiting(self) -> Iterator[None]:
+        """Note that somebody waits for a thread meanwhile, one from here or another."""
         self._awaited += 1
         try:
-            return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=abandons)
+            yield
         finally:
             self._awaited -= 1

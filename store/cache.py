@@ -141,6 +141,33 @@ class Cache:
         block.used = True
         return self._pread(digest, block, start, length)
 
+    def readinto(self, digest: bytes, view: memoryview) -> int | None:
+        """Fill *view* with the whole block *digest*, and return its length; None when it is not here.
+
+        If that is another length than that of *view*, anything may be in *view*.
+        """
+        block = self._open.get(digest)
+        if block is None:
+            found = self._files.load(digest, view)
+            if found is None:
+                return None
+            self._keeper.note_use(digest)
+            block, data = found
+            if data is not None:
+                return len(data)
+        block.used = True
+        if block.size != len(view):
+            return block.size
+        try:
+            got = os.preadv(block.fd, (view,), 0)
+        except OSError as exc:
+            self._files.remove_damaged(digest, block, str(exc))
+            return None
+        if got != block.size:
+            self._files.remove_damaged(digest, block, "it was truncated while open")
+            return None
+        return got
+
     def read_nowait(self, digest: bytes, start: int, length: int) -> bytes | None:
         """Do as `read`, but only when the block is open and all bytes are in memory; None otherwise. Never blocks."""
         block = self._open.get(digest)

@@ -102,19 +102,19 @@ class BlockFiles:
         """Tell whether there is a file for *digest*, unverified."""
         return os.path.lexists(self.path(digest))
 
-    def load(self, digest: bytes) -> tuple[OpenBlock, memoryview | None] | None:
+    def load(self, digest: bytes, into: memoryview | None = None) -> tuple[OpenBlock, memoryview | None] | None:
         """Open the block *digest* and keep it open; also return its bytes where they were read to verify them.
 
-        The bytes are those of a buffer of this thread, to be used before it calls again.
+        The bytes are in *into*, if that is as long, or in a buffer of this thread, to be used before it calls again.
 
         None when it is not there, or is damaged: then it is removed, with a line in the log. Of several threads that
         ask at once, as the kernel's read-ahead does, one reads and verifies; the others wait for it.
         """
         with self._loading[digest[-1] % _LOADING]:
             block = self.open.get(digest)
-            return (block, None) if block is not None else self._load(digest)
+            return (block, None) if block is not None else self._load(digest, into)
 
-    def _load(self, digest: bytes) -> tuple[OpenBlock, memoryview | None] | None:
+    def _load(self, digest: bytes, into: memoryview | None) -> tuple[OpenBlock, memoryview | None] | None:
         path = self.path(digest)
         try:
             fd = self._open_file(path)
@@ -129,7 +129,7 @@ class BlockFiles:
             identity = _identity(found)
             data = None
             if self._verified.get(digest) != identity:
-                data = self._verified_bytes(fd, found, digest)
+                data = self._verified_bytes(fd, found, digest, into)
                 if data is None:
                     self.remove_damaged(digest, block, "its bytes do not have the digest of its name")
                     return None
@@ -247,11 +247,13 @@ class BlockFiles:
                 removed += _unlink(f"{self._temporary}/{name}")
         return removed
 
-    def _verified_bytes(self, fd: int, found: os.stat_result, digest: bytes) -> memoryview | None:
-        """Return the whole file, in the buffer of this thread, if it is the block *digest*."""
+    def _verified_bytes(
+        self, fd: int, found: os.stat_result, digest: bytes, into: memoryview | None = None
+    ) -> memoryview | None:
+        """Return the whole file, in *into* or the buffer of this thread, if it is the block *digest*."""
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BLOCK_BYTES:
             return None
-        data = self._scratch.of(found.st_size)
+        data = into if into is not None and len(into) == found.st_size else self._scratch.of(found.st_size)
         return data if os.preadv(fd, [data], 0) == found.st_size and block_digest(data) == digest else None
 
     def _open_file(self, path: str) -> int:

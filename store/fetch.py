@@ -139,6 +139,22 @@ class Fetcher:
             self._count_hit()
         return data if length == len(data) else data[start : start + length]
 
+    def readinto(self, ref: BlockRef, start: int, view: memoryview) -> None:
+        """Fill *view* with raw bytes of *ref* from byte *start* on. Raises as `read`.
+
+        Where that is the whole block, its file is verified in *view*, and not read again for it.
+        """
+        if start or len(view) != ref.raw:
+            view[:] = self.read(ref, start, len(view))
+            return
+        found = self._cache.readinto(ref.digest, view)
+        if found is None:
+            view[:] = self.read(ref, 0, ref.raw)
+            return
+        if found != ref.raw:
+            raise _wrong_length(ref, found)
+        self._count_hit()
+
     def read_nowait(self, ref: BlockRef, start: int, length: int) -> bytes | None:
         """Do as `read` when the bytes are in memory, the kernel's or ours; return None otherwise. Never blocks."""
         if length < 0:

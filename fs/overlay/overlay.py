@@ -19,7 +19,7 @@ from typing import NamedTuple
 from dvfs.fs.errno import Refused
 from dvfs.fs.overlay.data import DataFiles
 from dvfs.fs.overlay.rows import Change, Rows
-from dvfs.fs.overlay.schema import FIRST_NEW_INODE, Node
+from dvfs.fs.overlay.schema import FIRST_NEW_INODE, Node, decode_source
 from dvfs.fs.view import ROOT_INODE, Attributes, View
 from dvfs.store.catalog.key import NAME_MAX
 from dvfs.store.clock import Clock
@@ -336,11 +336,20 @@ class Overlay:
         found = self.rows.xattr(ino, name)
         if found is not None and found[1] is not None:
             return found[1]
-        if found is None and name.startswith(b"user.dvfs.") and ino < FIRST_NEW_INODE:
-            row = self.rows.node(ino)
-            if row is None or name != b"user.dvfs.digest" or (row.floor is None and row.source is None):
-                return self.view.getxattr(ino, name)
+        if found is None and name.startswith(b"user.dvfs."):
+            return self._told(ino, name)
         raise Refused(errno.ENODATA)
+
+    def _told(self, ino: int, name: bytes) -> bytes:
+        """Return what *name* tells of the version; there is no digest of a file with edits."""
+        row = self.rows.node(ino)
+        if name != b"user.dvfs.digest":
+            return self.view.getxattr(ROOT_INODE, name)
+        if row is None or (not row.is_new and row.floor is None and row.source is None and not self.rows.lower(ino)):
+            return self.view.getxattr(ino, name)
+        if row.source is None or row.floor is not None or self.rows.lower(ino):
+            raise Refused(errno.ENODATA)
+        return decode_source(row.source).digest.hex().encode()
 
     def setxattr(self, ino: int, name: bytes, value: bytes | None) -> None:
         """Set an extended attribute of the user; None removes it. Raises Refused: ENOTSUP, ENODATA."""

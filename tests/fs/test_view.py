@@ -36,11 +36,11 @@ IDENTITY = Identity(b"id", b"1.0.0", b"digest")
 
 
 class Blocks:
-    """Blocks by digest, of which those in `cached` can be read without waiting."""
+    """Blocks by digest, of which those in `present` can be read without waiting."""
 
     def __init__(self) -> None:
         self.data: dict[bytes, bytes] = {}
-        self.cached: set[bytes] = set()
+        self.present: set[bytes] = set()
 
     def add(self, data: bytes) -> BlockRef:
         digest = block_digest(data)
@@ -48,13 +48,19 @@ class Blocks:
         return BlockRef(0, PACK, 0, len(data), len(data), Codec.RAW, digest)
 
     def read(self, ref: BlockRef, start: int, length: int) -> bytes:
-        self.cached.add(ref.digest)
+        self.present.add(ref.digest)
         return self.data[ref.digest][start : start + length]
 
+    def readinto(self, ref: BlockRef, start: int, view: memoryview) -> None:
+        view[:] = self.read(ref, start, len(view))
+
+    def cached(self, ref: BlockRef) -> bool:
+        return ref.digest in self.present
+
     def readinto_nowait(self, ref: BlockRef, start: int, view: memoryview) -> bool:
-        if ref.digest in self.cached:
+        if ref.digest in self.present:
             view[:] = self.data[ref.digest][start : start + len(view)]
-        return ref.digest in self.cached
+        return ref.digest in self.present
 
     def want(self, refs: object, *, urgent: bool = True) -> int:
         return 0

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import Mounted, Mounter
+from tests.store.noise import noise
 
 Odd = Callable[..., Mounted]
 
@@ -69,6 +70,38 @@ def test_at_random_by_many(either: Mounted, big: bytes) -> None:
     finally:
         os.close(fd)
     assert found == [big[start : start + length] for start, length in ranges]
+
+
+def test_a_large_file_in_order_comes_from_stretches_and_damage_is_healed(mounter: Mounter, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    data = noise(40 << 20)
+    (source / "large").write_bytes(data)
+    made = mounter.make(source)
+
+    first = mounter(made)
+    assert _in_order(first.directory / "large") == data
+    first.umount()
+    assert first.log_lines("WARNING") == []
+    blocks = sorted((mounter.folder / "cache" / "blocks").glob("*/*"))
+    for block in blocks[::3]:
+        with block.open("r+b") as file:
+            file.seek(1000)
+            file.write(b"damage")
+    again = mounter(made)
+    first.is_noisy = again.is_noisy = True  # they write to one log
+    assert _in_order(again.directory / "large") == data
+
+    again.umount()
+    answered = again.log_lines("INFO dvfs.fs.serve: reads answered from stretches:")[-1]
+    assert int(answered.rpartition(" ")[2]) > 10
+    assert {line.rpartition("WARNING ")[2].split(" ")[1] for line in again.log_lines("WARNING")} == {"cache"}
+    assert len(again.log_lines("WARNING")) == len(blocks[::3])
+
+
+def _in_order(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        return b"".join(iter(lambda: file.read(1 << 20), b""))
 
 
 def test_an_open_file_is_seekable_and_a_hole_is_not_found(either: Mounted, big: bytes) -> None:

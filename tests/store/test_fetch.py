@@ -640,3 +640,61 @@ def test_blocks_far_apart_are_requested_apart() -> None:
     refs = [_ref(0), _ref(10), _ref(26), _ref(30, 2), _ref(41)]
     assert in_one_request(refs, 5) == [refs[:2], refs[2:]]
     assert in_one_request([], 5) == []
+
+
+def test_a_whole_block_is_verified_where_it_is_read_to(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = setup.fetcher()
+    for ref in setup.refs[:8]:
+        writer.block(ref)
+    reader = setup.fetcher()
+    view = memoryview(bytearray(8 * KIB))
+    lengths: list[int] = []
+    preadv = os.preadv
+
+    def counted(fd: int, buffers: list[memoryview], start: int, flags: int = 0) -> int:
+        lengths.append(preadv(fd, buffers, start, flags))
+        return lengths[-1]
+
+    monkeypatch.setattr(os, "preadv", counted)
+    for ref, block in zip(setup.refs[:8], setup.blocks, strict=False):
+        reader.readinto(ref, 0, view)
+        assert view == block
+    assert lengths == [8 * KIB] * 8
+    for ref, block in zip(setup.refs, setup.blocks, strict=True):  # the first half is open, the other to be fetched
+        reader.readinto(ref, 0, view)
+        assert view == block
+        reader.readinto(ref, 100, view[:50])
+        assert view[:50] == block[100:150]
+    assert reader.stats().misses == 8
+
+
+def test_a_damaged_file_is_fetched_afresh_into_a_buffer(setup: Setup) -> None:
+    ref, block = setup.refs[0], setup.blocks[0]
+    view = memoryview(bytearray(len(block)))
+    setup.fetcher().block(ref)
+    path = next((setup.root / "blocks").glob(f"*/{ref.digest.hex()}"))
+    damage: list[Callable[[bytes], bytes]] = [
+        lambda data: data[:50] + bytes([data[50] ^ 1]) + data[51:],
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: b"",
+    ]
+    for change in damage:
+        path.write_bytes(change(path.read_bytes()))
+        fetcher = setup.fetcher()
+        fetcher.readinto(ref, 0, view)
+        assert view == block
+        assert fetcher.stats().requests == 1
+
+    os.truncate(path, 100)  # while it is open
+    fetcher.readinto(ref, 0, view)
+    assert view == block
+
+
+def test_a_reference_of_another_length_is_no_block(setup: Setup) -> None:
+    fetcher = setup.fetcher()
+    fetcher.block(setup.refs[0])
+    for opened in (fetcher, setup.fetcher()):
+        for raw in (100, 9 * KIB):
+            with pytest.raises(Corrupt, match="not the"):
+                opened.readinto(setup.refs[0]._replace(raw=raw), 0, memoryview(bytearray(raw)))

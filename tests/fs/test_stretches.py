@@ -1,0 +1,237 @@
+"""Files read in order: each block is read once, into few buffers, and all else is left to the other way."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from dvfs.fs.stretches import BUFFERS, IDLE_SECONDS, LEAST_FILE_BYTES, Stretches
+from dvfs.fs.view import File
+from dvfs.store.block import BlockRef, Codec, Extent
+from dvfs.store.catalog.blocktree import BlocksPage
+from dvfs.store.errors import Unavailable
+from tests.catalog_model import PACK
+from tests.store.noise import noise
+
+MIB = 1 << 20
+SIZE = 28 * MIB
+DATA = noise(SIZE, 5)
+
+
+def _no_pages(ref: BlockRef) -> BlocksPage:
+    raise AssertionError(ref)
+
+
+class Made:
+    """A file of DATA in blocks of *block_bytes*, and stretches of it, whose blocks are counted as they are read."""
+
+    def __init__(self, block_bytes: int = MIB) -> None:
+        self.reads: Counter[int] = Counter()
+        self.buffers: set[int] = set()
+        self.broken = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.now = 0.0
+        self.stretches = Stretches(_no_pages, self._read, clock=lambda: self.now)
+        extents = []
+        for at in range(0, SIZE, block_bytes):
+            length = min(block_bytes, SIZE - at)
+            ref = BlockRef(0, PACK, at, length, length, Codec.RAW, at.to_bytes(32))
+            extents.append(Extent(ref, 0, length))
+        self.file = File(1, SIZE, tuple(extents))
+
+    def _read(self, ref: BlockRef, start: int, view: memoryview) -> None:
+        assert self.gate.wait(60)
+        if self.broken:
+            raise Unavailable("the store is away")
+        self.reads[ref.offset] += 1
+        self.buffers.add(id(view.obj))
+        view[:] = DATA[ref.offset + start : ref.offset + start + len(view)]
+
+    async def read(self, start: int, length: int = MIB, inode: int = 2) -> bytes | None:
+        stream = self.stretches.note(inode, self.file, start, length)
+        data = None if stream is None else await stream.take(start, length)
+        return None if data is None else bytes(data)
+
+    async def begin(self, inode: int = 2, first: int = 3 * MIB) -> None:
+        """Read 3 MiB, after which a stream begins, and wait until it gives what stands at *first*."""
+        for at in range(0, 3 * MIB, MIB):
+            await self.read(at, inode=inode)
+        assert self.stretches.has(inode)
+        await self.arrives(inode, first)
+
+    async def arrives(self, inode: int, first: int = 3 * MIB) -> None:
+        with trio.fail_after(60):
+            while await self.read(first, inode=inode) is None:  # noqa: ASYNC110  # a thread decides it
+                await trio.sleep(0.001)
+
+
+@pytest.fixture
+def made() -> Iterator[Made]:
+    made = Made()
+    yield made
+    made.gate.set()
+    made.stretches.close()
+
+
+@pytest.mark.trio
+async def test_each_block_is_read_once_however_it_is_asked_for(made: Made) -> None:
+    await made.begin()
+    at, step = 4 * MIB, 300_000
+    while at < SIZE:
+        assert await made.read(at, step) == DATA[at : at + step]
+        at += step
+    assert made.reads == dict.fromkeys(range(3 * MIB, SIZE, MIB), 1)
+
+
+@pytest.mark.trio
+async def test_requests_come_a_little_out_of_order(made: Made) -> None:
+    await made.begin()
+    for at in range(4 * MIB, SIZE, 2 * MIB):
+        for start in (at + MIB, at):
+            assert await made.read(start) == DATA[start : start + MIB]
+    assert set(made.reads.values()) == {1}
+
+
+@pytest.mark.trio
+async def test_a_stream_begins_at_a_block() -> None:
+    made = Made(block_bytes=700_000)
+    await made.begin(first=4 * MIB)
+    for at in range(5 * MIB, SIZE, MIB):
+        assert await made.read(at) == DATA[at : at + MIB]
+    assert set(made.reads.values()) == {1}
+    assert min(made.reads) == 5 * 700_000
+    made.stretches.close()
+
+
+@pytest.mark.trio
+async def test_memory_is_bounded(made: Made) -> None:
+    """The thread fills what it may and waits; what was read is filled anew."""
+    for inode in range(2, 8):
+        for at in range(0, 3 * MIB, MIB):
+            await made.read(at, inode=inode)
+    streams = [inode for inode in range(2, 8) if made.stretches.has(inode)]
+    assert streams == [2, 3]
+    for inode in streams:
+        await made.arrives(inode)
+    for at in range(4 * MIB, SIZE, MIB):
+        for inode in streams:
+            assert await made.read(at, inode=inode) == DATA[at : at + MIB]
+    assert len(made.buffers) == BUFFERS
+
+
+@pytest.mark.trio
+async def test_a_stream_read_to_its_end_gives_way_and_so_does_an_idle_one(made: Made) -> None:
+    await made.begin(2)
+    await made.begin(3)
+    for at in range(3 * MIB, SIZE, MIB):
+        await made.read(at, inode=2)
+    await made.begin(4)
+    assert [made.stretches.has(inode) for inode in (2, 3, 4)] == [False, True, True]
+
+    made.now += IDLE_SECONDS / 2
+    await made.read(4 * MIB, inode=4)
+    made.now += IDLE_SECONDS * 0.6
+    with trio.fail_after(60):
+        while not made.stretches.has(5):  # the buffers come when the thread of the idle one has seen its end
+            for at in range(0, 4 * MIB, MIB):
+                await made.read(at, inode=5)
+            await trio.sleep(0.001)
+    assert [made.stretches.has(inode) for inode in (3, 4)] == [False, True]
+    assert len(made.buffers) <= BUFFERS
+
+
+@pytest.mark.trio
+async def test_random_reads_and_short_files_are_left_alone(made: Made) -> None:
+    for number in range(100):
+        assert await made.read(number * 11 % 27 * MIB, 65536) is None
+    short = made.file._replace(size=LEAST_FILE_BYTES - 1)
+    for at in range(0, short.size, MIB):
+        assert made.stretches.note(3, short, at, MIB) is None
+    assert not made.reads
+    assert not made.stretches.has(2)
+
+
+@pytest.mark.trio
+async def test_another_place_ends_the_stream(made: Made) -> None:
+    await made.begin()
+    assert await made.read(25 * MIB) is None
+    assert not made.stretches.has(2)
+
+
+@pytest.mark.trio
+async def test_who_comes_too_early_waits(made: Made) -> None:
+    await made.begin()
+    for at in range(4 * MIB, 10 * MIB, MIB):
+        await made.read(at)
+    made.gate.clear()
+    found: dict[int, bytes | None] = {}
+
+    async def read(start: int) -> None:
+        found[start] = await made.read(start)
+
+    starts = [at * MIB for at in range(10, SIZE // MIB)]
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for start in starts[:2]:
+                nursery.start_soon(read, start)
+            await trio.testing.wait_all_tasks_blocked()
+            made.gate.set()
+        for start in starts[2:]:
+            await read(start)
+    assert found == {start: DATA[start : start + MIB] for start in starts}
+
+
+@pytest.mark.trio
+async def test_who_waits_has_the_thread_go_on_over_what_was_not_read(made: Made) -> None:
+    """One reads only the ends of stretches: the thread has no buffer then but those."""
+    await made.begin()
+    made.gate.clear()
+    with trio.fail_after(60):
+        for at in range(4 * MIB, SIZE - MIB, MIB):
+            if at % (2 * MIB):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(made.read, at, 65536)
+                    await trio.testing.wait_all_tasks_blocked()
+                    made.gate.set()
+    assert set(made.reads.values()) == {1}
+
+
+@pytest.mark.trio
+async def test_what_fails_is_left_to_the_other_way(made: Made) -> None:
+    await made.begin()
+    made.broken = True
+    with trio.fail_after(60):
+        at = 4 * MIB
+        while await made.read(at) is not None:
+            at += MIB
+    assert await made.read(at) is None
+    assert not made.stretches.has(2)
+
+    made.broken = False
+    await made.begin(3)
+    assert await made.read(4 * MIB, inode=3) == DATA[4 * MIB : 5 * MIB]
+
+
+@pytest.mark.trio
+async def test_closing_ends_the_wait(made: Made) -> None:
+    made.gate.clear()
+    for at in range(0, 3 * MIB, MIB):
+        await made.read(at)
+    found: list[bytes | None] = []
+
+    async def read() -> None:
+        while made.stretches.has(2):
+            found.append(await made.read(3 * MIB))
+            await trio.sleep(0.001)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.sleep(0.01)
+            made.stretches.close()
+    assert set(found) == {None}
