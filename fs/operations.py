@@ -61,11 +61,9 @@ def _guard(name: str, handler: Callable[..., Awaitable[Any]]) -> Callable[..., A
             number = errno_of(exc)
             _once.warning((name, exc.message), "%s: %s: %s", name, errno.errorcode[number], exc.message)
             raise FUSEError(number) from exc
-        except OSError as exc:
-            if exc.errno not in _LOCAL:
-                _log.exception("%s failed", name)
-            raise FUSEError(exc.errno or errno.EIO) from exc
         except Exception as exc:
+            if isinstance(exc, OSError) and exc.errno in _LOCAL:
+                raise FUSEError(exc.errno) from exc
             _log.exception("%s%r failed", name, args)
             raise FUSEError(errno.EIO) from exc
 

@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from dvfs.fs.errno import ERRNO, Refused, errno_of
-from dvfs.fs.operations import ReadOnlyOperations, guarded
+from dvfs.fs.operations import ReadOnlyOperations, VersionOperations, guarded
+from dvfs.fs.writable_operations import WritableOperations
 from dvfs.store import errors
 from dvfs.store.errors import Corrupt, DvfsError, Unavailable
 
@@ -40,12 +41,13 @@ def test_an_object_that_is_missing_in_the_store_is_no_missing_file() -> None:
     assert errno_of(errors.NotFound("pack")) == errno.EIO
 
 
-def test_every_handler_is_guarded() -> None:
+@pytest.mark.parametrize("operations", [ReadOnlyOperations, WritableOperations])
+def test_every_handler_is_guarded(operations: type[VersionOperations]) -> None:
     handlers = {name for name, handler in vars(pyfuse3.Operations).items() if inspect.iscoroutinefunction(handler)}
-    own = {name for name in vars(ReadOnlyOperations) if name in handlers}
+    own = {name for kind in (operations, VersionOperations) for name in vars(kind) if name in handlers}
     assert {"lookup", "getattr", "readlink", "open", "opendir", "read", "readdir", "statfs", "getxattr"} <= own
     for name in own:
-        assert hasattr(vars(ReadOnlyOperations)[name], "__wrapped__"), name
+        assert hasattr(getattr(operations, name), "__wrapped__"), name
     writers = {"write", "create", "mkdir", "mknod", "unlink", "rmdir", "symlink", "link", "rename", "setattr"}
     assert writers | {"setxattr", "removexattr"} <= own
 
