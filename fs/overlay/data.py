@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class DataFiles:
         self._lock = threading.Lock()
         self._files: OrderedDict[Key, DataFile] = OrderedDict()
         self._folders: set[str] = set()
-        self._doomed: list[tuple[int, Key]] = []
+        self._doomed: deque[tuple[int, Key]] = deque()
 
     def get(self, ino: int, layer: int) -> DataFile:
         """Return the file of *ino* in *layer*. Thread-safe. Raises OSError."""
@@ -108,9 +108,8 @@ class DataFiles:
 
     def bury(self, synced: int) -> None:
         """Remove the files that were doomed by changes up to *synced*."""
-        ready = [key for serial, key in self._doomed if serial <= synced]
-        self._doomed = [row for row in self._doomed if row[0] > synced]
-        for key in ready:
+        while self._doomed and self._doomed[0][0] <= synced:
+            _, key = self._doomed.popleft()
             self.remove(*key)
 
     def remove(self, ino: int, layer: int) -> None:
