@@ -46,7 +46,7 @@ class Live:
         """Do `layers.complete`, and `take_landed`, a part at a time."""
         editing = self._editing
         committed = Committed(**version)
-        layers.complete(editing.rows)
+        layers.complete(editing.rows, committed.id)
         self._operations.identify(
             Identity(committed.id.encode(), committed.version.encode(), committed.digest.encode())
         )

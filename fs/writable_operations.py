@@ -79,9 +79,7 @@ class WritableOperations(VersionOperations):
             if inode != SYNC_INODE:
                 self._overlay.forget(inode)
         if self._overlay.should_sync:
-            log = self._overlay.rows.log
-            await self._threads.run(self._threads.chores, log.sync)
-            self._overlay.files.bury(log.synced)
+            await self._bury()
 
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         if is_sync_name(parent_inode, name):
@@ -234,12 +232,13 @@ class WritableOperations(VersionOperations):
                 except NotCached:
                     fill = partial(writing.fill, stack, start, wait=True)
                     await self._threads.run(self._threads.reads, fill, abandons=False)
-            file = writing.target(fh)
-            if len(buf) < _LONG_WRITE_BYTES:
-                write_all(file.handle, off, buf)
-            else:  # meanwhile the next request is taken
-                write = partial(write_all, file.handle, off, buf)
-                await self._threads.run(self._threads.writes, write, abandons=False)
+            try:
+                await self._write(fh, off, buf)
+            except OSError as exc:
+                if exc.errno != errno.ENOSPC or not self._overlay.files.doomed:
+                    raise
+                await self._bury()  # what was removed takes room until then
+                await self._write(fh, off, buf)
             writing.wrote(fh, off, len(buf), set_times=not self._writeback)
         return len(buf)
 
@@ -252,6 +251,20 @@ class WritableOperations(VersionOperations):
         await self._threads.run(self._threads.reads, self._overlay.rows.log.sync)
 
     # --- inside
+
+    async def _write(self, inode: int, start: int, data: bytes) -> None:
+        file = self._writing.target(inode)
+        if len(data) < _LONG_WRITE_BYTES:
+            write_all(file.handle, start, data)
+        else:  # meanwhile the next request is taken
+            write = partial(write_all, file.handle, start, data)
+            await self._threads.run(self._threads.writes, write, abandons=False)
+
+    async def _bury(self) -> None:
+        """Remove the data of files that were removed."""
+        log = self._overlay.rows.log
+        await self._threads.run(self._threads.chores, log.sync)
+        self._overlay.files.bury(log.synced)
 
     async def _do(self, work: Callable[[], _T]) -> _T:
         """Return what *work* returns; the pages that it needs are loaded by threads."""

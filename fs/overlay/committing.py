@@ -7,12 +7,15 @@ Whatever fails, a repeat begins with what the store says of the id that was fixe
 
 from __future__ import annotations
 
+import fcntl
+import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dvfs.fs.overlay.changes import Changes
@@ -28,7 +31,7 @@ from dvfs.store import commit as store_commit
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.change import Bytes, Change, Edited, Kept, Local
 from dvfs.store.digest import block_digest
-from dvfs.store.errors import BadSource, Unavailable
+from dvfs.store.errors import BadSource, Unavailable, WrongState
 from dvfs.store.failures import Failures
 from dvfs.store.ids import VersionId, new_version_id
 from dvfs.store.record import Origin, Record
@@ -68,31 +71,56 @@ def commit(desk: Desk, store: Store, options: CommitOptions, progress: Progress 
     Raises BadSource naming special files, and as `dvfs.store.commit.commit`; then all edits are where they were. Crash
     points besides its: `commit:after-freeze`, `commit:before-complete`, `commit:after-complete`.
     """
-    earlier = settle(desk, store)
-    state = desk.freeze(new_version_id())
-    store.crash("commit:after-freeze")
-    with closing(Frozen(desk, store, state)) as frozen:
-        record = frozen.commit(options, progress)
-        if record is None or not options.goes_on:
-            desk.abandon()
-        else:
-            store.crash("commit:before-complete")
-            frozen.complete(record)
-            store.crash("commit:after-complete")
+    with _alone(desk.folder) as is_alone:
+        if not is_alone:
+            raise WrongState(f"a commit of the overlay {desk.folder.name} is running", hint="try again when it is done")
+        earlier = _settled(desk, store)
+        state = desk.freeze(new_version_id())
+        store.crash("commit:after-freeze")
+        with closing(Frozen(desk, store, state)) as frozen:
+            record = frozen.commit(options, progress)
+            if record is None or not options.goes_on:
+                desk.abandon()
+            else:
+                store.crash("commit:before-complete")
+                frozen.complete(record)
+                store.crash("commit:after-complete")
     return record or earlier
 
 
-def settle(desk: Desk, store: Store) -> Record | None:
-    """Complete a commit that was begun if it has landed after all; return its record, None else.
+def settle(desk: Desk, store: Store) -> None:
+    """Complete a commit that was begun if it has landed after all, unless one is running.
 
-    Asks the store only when one was begun.
+    Asks the store only when one was begun. Raises as it.
     """
+    with _alone(desk.folder) as is_alone:
+        if is_alone:
+            _settled(desk, store)
+
+
+def _settled(desk: Desk, store: Store) -> Record | None:
     state = desk.state()
     record = store_commit.landed(store, VersionId(state.pending)) if state.pending else None
     if record is not None:
         with closing(Frozen(desk, store, state)) as frozen:
             frozen.complete(record)
+        store_commit.forget(store, record.id)
     return record
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Be the only commit of the overlay in *folder*; yields False when there is another."""
+    handle = os.open(folder / "committing", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_alone = True
+        except BlockingIOError:
+            is_alone = False
+        yield is_alone
+    finally:
+        os.close(handle)
 
 
 class File(NamedTuple):

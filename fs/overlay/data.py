@@ -75,6 +75,7 @@ class DataFiles:
         self._files: OrderedDict[Key, DataFile] = OrderedDict()
         self._folders: set[str] = set()
         self._doomed: deque[tuple[int, Key]] = deque()
+        self.doomed_bytes = 0
 
     def get(self, ino: int, layer: int) -> DataFile:
         """Return the file of *ino* in *layer*. Thread-safe. Raises OSError."""
@@ -97,13 +98,14 @@ class DataFiles:
         """Return where the bytes of *ino* in *layer* are."""
         return f"{self._folder_of(ino)}/{ino}.{layer}"
 
-    def doom(self, ino: int, layer: int, serial: int) -> None:
-        """Have the file removed by `bury` once the change *serial* cannot be taken back."""
+    def doom(self, ino: int, layer: int, size: int, serial: int) -> None:
+        """Have the file, of about *size* bytes, removed by `bury` once the change *serial* cannot be taken back."""
         self._doomed.append((serial, (ino, layer)))
+        self.doomed_bytes += size
 
     @property
     def doomed(self) -> int:
-        """How many files wait for `bury`."""
+        """How many files wait for `bury`; `doomed_bytes`, how long they are, about."""
         return len(self._doomed)
 
     def bury(self, synced: int) -> None:
@@ -111,6 +113,8 @@ class DataFiles:
         while self._doomed and self._doomed[0][0] <= synced:
             _, key = self._doomed.popleft()
             self.remove(*key)
+        if not self._doomed:
+            self.doomed_bytes = 0
 
     def remove(self, ino: int, layer: int) -> None:
         """Remove the file of *ino* in *layer*, if there is one. Raises OSError."""

@@ -83,7 +83,7 @@ class LocalDesk:
         return layers.freeze(self.editing.rows, pending)
 
     def complete(self, version: Committed, landed: Iterable[tuple[int, bytes]]) -> None:
-        state = layers.complete(self.editing.rows)
+        state = layers.complete(self.editing.rows, version.id)
         layers.repoint(self.editing.overlay, state.committed, landed)
         layers.prune(self.editing.rows)
 

@@ -59,9 +59,11 @@ def abandon(rows: Rows) -> State:
     return state(rows)
 
 
-def complete(rows: Rows) -> State:
-    """Take the commit that was begun as landed."""
+def complete(rows: Rows, version: str) -> State:
+    """Take the commit that was begun as landed, as *version*. Does nothing when somebody else did so before."""
     before = state(rows)
+    if before.pending != version:
+        return before
     rows.set_meta(committed=before.frozen, child=before.pending, frozen=0, pending="")
     rows.checkpoint()
     return state(rows)
@@ -86,7 +88,6 @@ def repoint(overlay: Overlay, upto: int, landed: Iterable[tuple[int, bytes]]) ->
                 ("UPDATE old_inodes SET floor = NULL WHERE ino = ? AND layer <= ?", (ino, upto)),
             ]
         )
-    rows.forget_memory()
     rows.checkpoint()
     for ino, layer in doomed:
         overlay.files.remove(ino, layer)
@@ -107,5 +108,4 @@ def prune(rows: Rows) -> None:
                 )
             ]
         )
-    rows.forget_memory()
     rows.checkpoint()

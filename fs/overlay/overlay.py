@@ -29,6 +29,7 @@ ADDED_OFFSET = 1 << 40
 
 _LISTED_AT_ONCE = 256
 _MOST_DOOMED = 4096
+_MOST_DOOMED_BYTES = 64 << 20
 _TARGET_MAX = 4095
 NOREPLACE, EXCHANGE = 1, 2
 
@@ -287,13 +288,13 @@ class Overlay:
         change.drop(node)
         self.rows.write(change, removes=True)
         if node.floor is not None:
-            self.files.doom(ino, node.layer, self.rows.log.serial)
+            self.files.doom(ino, node.layer, node.size, self.rows.log.serial)
             self.files.bury(self.rows.log.synced)
 
     @property
     def should_sync(self) -> bool:
         """Whether so many removed files wait for the log to be synced that it is time."""
-        return self.files.doomed > _MOST_DOOMED
+        return self.files.doomed > _MOST_DOOMED or self.files.doomed_bytes > _MOST_DOOMED_BYTES
 
     # --- attributes
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dvfs.fs.overlay.changes import Status
 from dvfs.fs.overlay.committing import Frozen, settle
 from dvfs.fs.overlay.desk import Desk
+from dvfs.store.errors import Unavailable
 
 if TYPE_CHECKING:
     from dvfs.store.catalog.entry import Entry
@@ -109,5 +110,6 @@ def _named(path: bytes) -> str:
 
 
 def _opened(desk: Desk, store: Store) -> closing[Frozen]:
-    settle(desk, store)
+    with suppress(Unavailable):  # then what was begun counts as not committed
+        settle(desk, store)
     return closing(Frozen(desk, store, desk.state()._replace(frozen=0)))

@@ -293,17 +293,22 @@ class Rows:
         """Begin a new layer; return the one that ends."""
         self._save_all()
         self.top += 1
-        self.checkpoint()
+        try:
+            self.checkpoint()
+        except DvfsError:
+            self.top -= 1
+            raise
         return self.top - 1
 
     def forget_memory(self) -> None:
-        """Forget what was read: rows were changed otherwise."""
+        """Write what was noted, and forget what was read."""
         self._save_all()
         self._nodes.clear()
         self._dentries.clear()
 
     def execute(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
-        """Run *statements* that no log has: a checkpoint must follow."""
+        """Run *statements* that no log has, on all that was noted; a checkpoint must follow."""
+        self.forget_memory()
         with database_errors(self._path):
             for statement, values in statements:
                 self.connection.execute(statement, values)
