@@ -16,6 +16,8 @@ class Against(StrEnum):
 
     NATIVE = "native"
     OBJECTS = "objects"
+    OVERLAYFS = "fuse-overlayfs"
+    PASSTHROUGH = "passthrough"
     CLOCK = "clock"
 
 
@@ -31,8 +33,9 @@ class Goal:
 class Row:
     """One line of the table: seconds of each contestant, one figure for each time it ran.
 
-    *native* is a directory on the local disk, *objects* single objects in S3. *files* and *bytes* are what one
-    run went through. *notes* are further figures, for the JSON only.
+    *native* is a directory on the local disk, *objects* single objects in S3, *overlayfs* and *passthrough* are
+    other file systems that take edits. *files* and *bytes* are what one run went through, *stored* the bytes that it
+    left in the store. *notes* are further figures, for the JSON only.
     """
 
     key: str
@@ -40,8 +43,11 @@ class Row:
     dvfs: list[float]
     native: list[float] = field(default_factory=list)
     objects: list[float] = field(default_factory=list)
+    overlayfs: list[float] = field(default_factory=list)
+    passthrough: list[float] = field(default_factory=list)
     files: int = 0
     bytes: int = 0
+    stored: list[int] = field(default_factory=list)
     goal: Goal | None = None
     notes: dict[str, list[float]] = field(default_factory=dict)
 
@@ -50,20 +56,29 @@ class Row:
         """The median of what dvfs took."""
         return median(self.dvfs)
 
+    def taken(self, against: Against) -> list[float]:
+        """Return the seconds of the reference *against*."""
+        return {
+            Against.NATIVE: self.native,
+            Against.OBJECTS: self.objects,
+            Against.OVERLAYFS: self.overlayfs,
+            Against.PASSTHROUGH: self.passthrough,
+        }[against]
+
     def times_as_fast(self, against: Against) -> float | None:
         """Return how many times as fast as the reference dvfs is, by medians; None where nothing was measured."""
-        reference = self.native if against is Against.NATIVE else self.objects
+        reference = self.taken(against)
         return median(reference) / self.seconds if reference else None
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
+        """Whether the goal is met; None where there is none, or no reference."""
         if self.goal is None:
             return None
         if self.goal.against is Against.CLOCK:
             return self.bytes / self.seconds >= self.goal.at_least
         ratio = self.times_as_fast(self.goal.against)
-        return ratio is not None and ratio >= self.goal.at_least
+        return None if ratio is None else ratio >= self.goal.at_least
 
 
 def interleaved(contestants: Mapping[str, Measure], *, most_runs: int, enough_seconds: float) -> dict[str, list[float]]:
