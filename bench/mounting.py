@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from bench.machine import remove_tree
 from bench.programs import Failed, Programs, Ran, Usage, usage
 from bench.trees import Tree
 
@@ -31,18 +32,19 @@ class Mounted:
 
 
 class Dvfs:
-    """The program dvfs with a store, its state folder and caches in *folder*, its mounts in *mounts*.
+    """The program dvfs with a store at *prefix* of *bucket*.
 
-    Not thread-safe.
+    Its state folder and caches are in *folder*, its mounts in *mounts*. Not thread-safe.
     """
 
-    def __init__(self, programs: Programs, store: str, folder: Path, mounts: Path) -> None:
+    def __init__(self, programs: Programs, bucket: str, prefix: str, folder: Path, mounts: Path) -> None:
+        self.prefix = prefix
         self._programs = programs
         self._numbers = count()
         self._folder = folder
         self._mounts = mounts
         self._variables = {
-            "DVFS_STORE": store,
+            "DVFS_STORE": f"s3://{bucket}/{prefix}",
             "DVFS_STATE_DIR": str(folder / "state"),
             "DVFS_CACHE_DIR": str(folder / "cache-of-writers"),
             "DVFS_CONFIG": str(folder / "no-such-config.toml"),
@@ -63,14 +65,23 @@ class Dvfs:
         return self._folder / f"cache-{next(self._numbers)}"
 
     @contextmanager
-    def mounted(self, dataset: str, cache: Path) -> Iterator[Mounted]:
-        """Mount the version with *cache*, and unmount it at the end. Raises Failed."""
+    def mounted(self, dataset: str, cache: Path, *, overlay: str | None = None) -> Iterator[Mounted]:
+        """Mount the version with *cache*, writable with *overlay*, and unmount it at the end. Raises Failed."""
         directory = self._mounts / f"mount-{next(self._numbers)}"
         try:
-            ran = self._run("mount", "--json", dataset, str(directory), cache=cache)
+            options = () if overlay is None else ("--rw", "--overlay", overlay)
+            ran = self._run("mount", "--json", *options, dataset, str(directory), cache=cache)
             yield Mounted(directory, ran.seconds, json.loads(ran.output)["pid"])
         finally:
             self._unmount(directory)
+
+    def commit(self, directory: Path) -> float:
+        """Make the edits of the mount at *directory* a version; return the seconds."""
+        return self._run("commit", "-q", "-m", "edited", str(directory)).seconds
+
+    def remove_overlay(self, name: str) -> None:
+        """Remove the overlay *name*, which is not mounted, with the edits in it."""
+        remove_tree(self._folder / "state" / "overlays" / name)
 
     def help_seconds(self) -> float:
         """Return how long `dvfs --help` takes."""

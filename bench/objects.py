@@ -5,6 +5,7 @@ way is known with boto3. Prints one JSON object: seconds (from the first request
 
     python -m bench.objects upload|download ROOT LIST BUCKET PREFIX
     python -m bench.objects get BUCKET KEY                      one object, whole
+    python -m bench.objects sum BUCKET PREFIX                   how many objects there are, and their bytes
     python -m bench.objects upload-file|download-file FILE BUCKET KEY
     python -m bench.objects random BUCKET KEY --size BYTES --reads 1000 --seed 1
 """
@@ -70,6 +71,14 @@ def get_one(s3: S3Client, bucket: str, key: str) -> Result:
     return {"seconds": time.monotonic() - began, "files": 1, "bytes": len(data)}
 
 
+def sum_up(s3: S3Client, bucket: str, prefix: str) -> Result:
+    """Count the objects below *prefix* and their bytes."""
+    began = time.monotonic()
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+    sizes = [found["Size"] for page in pages for found in page.get("Contents", [])]
+    return {"seconds": time.monotonic() - began, "files": len(sizes), "bytes": sum(sizes)}
+
+
 def transfer(s3: S3Client, told: argparse.Namespace) -> Result:
     """Upload or download one big file in parts, with 16 threads."""
     config = TransferConfig(max_concurrency=THREADS)
@@ -117,6 +126,9 @@ def _told() -> argparse.Namespace:
         one = modes.add_parser(mode)
         for name in ("file", "bucket", "key"):
             one.add_argument(name)
+    below = modes.add_parser("sum")
+    below.add_argument("bucket")
+    below.add_argument("prefix")
     for mode in ("get", "random"):
         one = modes.add_parser(mode)
         for name in ("bucket", "key"):
@@ -138,6 +150,8 @@ def main() -> None:
         result = work(s3, os.fsencode(told.root), names, told.bucket, told.prefix)
     elif told.mode == "get":
         result = get_one(s3, told.bucket, told.key)
+    elif told.mode == "sum":
+        result = sum_up(s3, told.bucket, told.prefix)
     elif told.mode == "random":
         result = random_reads(s3, told)
     else:

@@ -96,6 +96,13 @@ class Programs:
     def read_randomly(self, file: Path, *, reads: int, seed: int = 1) -> Read:
         return self._read("bench.reader", "random", file, "--reads", str(reads), "--seed", str(seed))
 
+    def write_sequentially(self, file: Path, size: int) -> Read:
+        """Write the new *file* and have it on the disk; *samples* are what a reader must find."""
+        return self._read("bench.writer", "sequential", file, str(size))
+
+    def change_byte(self, file: Path, place: int) -> Read:
+        return self._read("bench.writer", "byte", file, str(place))
+
     def objects(self, mode: str, *arguments: str | os.PathLike[str]) -> Read:
         """Run the boto3 program."""
         return self._read("bench.objects", mode, *arguments)

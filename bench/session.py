@@ -56,7 +56,7 @@ def started(scale: Scale, folder: Path, on_row: Callable[[Row], None]) -> Iterat
     try:
         programs = Programs(server.environment("writer"))
         # Mounts beside the trees: paths as long as theirs, so that walking them costs the same.
-        dvfs = Dvfs(programs, f"s3://{server.bucket}/store", _made(folder / "dvfs"), mounts=folder)
+        dvfs = Dvfs(programs, server.bucket, "store", _made(folder / "dvfs"), mounts=folder)
         yield Session(scale, folder, server, programs, dvfs, machine.program_files(), on_row)
     finally:
         server.stop()
