@@ -19,13 +19,13 @@ from bench.scale import SCALES, Scale
 from bench.session import Session, started, tell
 from bench.timing import Row
 from bench.trees import Tree, make_big, make_images, make_texts
-from bench.workloads import big_file, first_byte, ingest, start, walks
+from bench.workloads import big_file, editing, first_byte, ingest, start, walks
 from bench.workloads.epochs import Epochs
 from bench.workloads.single_objects import SingleObjects
 
 OUT = machine.ROOT / "bench" / "out"
 DOCS = machine.ROOT / "docs" / "BENCHMARKS.md"
-GROUPS = ("help", "images", "texts", "big")
+GROUPS = ("help", "images", "texts", "big", "edits")
 COLD_GOALS = {"images": 2.0, "texts": 5.0}
 
 
@@ -39,6 +39,7 @@ def run(scale: Scale, groups: Sequence[str], folder: Path) -> tuple[list[Row], l
         "images": lambda session: _trees(session, make_images(folder, scale.image_files, scale.image_folders)),
         "texts": lambda session: _trees(session, make_texts(folder, scale.text_files, scale.text_folders)),
         "big": lambda session: _big(session, make_big(folder, scale.big_bytes)),
+        "edits": editing.measure,
     }
     failed = []
     with started(scale, folder, lambda row: tell(report.text_line(row))) as session:
@@ -73,7 +74,7 @@ def _told() -> argparse.Namespace:
         "--scale",
         choices=[*SCALES],
         default=os.environ.get("SCALE") or "full",
-        help="how much is measured: small takes about 3 minutes, full about 20  [env var: SCALE; default: full]",
+        help="how much is measured: small takes about 4 minutes, full about 25  [env var: SCALE; default: full]",
     )
     parser.add_argument("--only", choices=GROUPS, action="append", help="measure this group only; may be repeated")
     parser.add_argument("--work-dir", type=Path, help="folder for everything a run writes  [default: as $TMPDIR says]")

@@ -10,6 +10,21 @@ GIB = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
+class Edits:
+    """How much the edits are: *files* unpacked and *cloned_files*, in *folders*; a file of *file_bytes* written whole.
+
+    *random_bytes* are written at random places. Every contestant does all of it *rounds* times.
+    """
+
+    files: int
+    cloned_files: int
+    folders: int
+    file_bytes: int
+    random_bytes: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """The sizes of one run.
 
@@ -32,15 +47,44 @@ class Scale:
     most_runs: int
     enough_seconds: float
     disk_bytes: int
+    edits: Edits
     threads: tuple[int, ...] = (1, 4, 16)
 
 
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("tiny", 100, 4, 400, 8, 16 * MIB, 50, 100, 1, 2, 0.5, 1 * GIB),
-        Scale("small", 2_000, 20, 10_000, 50, 256 * MIB, 1_000, 2_000, 1, 5, 1.0, 6 * GIB),
-        Scale("full", 20_000, 200, 100_000, 500, 2 * GIB, 1_000, 20_000, 1, 7, 2.0, 40 * GIB),
+        Scale("tiny", 100, 4, 400, 8, 16 * MIB, 50, 100, 1, 2, 0.5, 1 * GIB, Edits(200, 50, 10, 8 * MIB, 1 * MIB, 1)),
+        Scale(
+            "small",
+            2_000,
+            20,
+            10_000,
+            50,
+            256 * MIB,
+            1_000,
+            2_000,
+            1,
+            5,
+            1.0,
+            6 * GIB,
+            Edits(2_000, 500, 100, 128 * MIB, 16 * MIB, 3),
+        ),
+        Scale(
+            "full",
+            20_000,
+            200,
+            100_000,
+            500,
+            2 * GIB,
+            1_000,
+            20_000,
+            1,
+            7,
+            2.0,
+            40 * GIB,
+            Edits(20_000, 2_000, 100, 1 * GIB, 256 * MIB, 3),
+        ),
     )
 }
 """`tiny` shows only that everything runs: its figures mean nothing."""

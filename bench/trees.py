@@ -62,13 +62,15 @@ def make_images(folder: Path, count: int, folders: int) -> Tree:
     return _written(folder, "images", _distinct(names), sizes, _random_slabs())
 
 
-def make_texts(folder: Path, count: int, folders: int) -> Tree:
-    """Make *count* files of 1-4 KB of text."""
+def make_texts(
+    folder: Path, count: int, folders: int, *, name: str = "texts", file_bytes: tuple[int, int] = TEXT_BYTES
+) -> Tree:
+    """Make *count* files of text, of *file_bytes* each."""
     rng = random.Random(SEED + 1)
-    sizes = [rng.randint(*TEXT_BYTES) for _ in range(count)]
+    sizes = [rng.randint(*file_bytes) for _ in range(count)]
     names = [b"part_%04d/doc_%08x.txt" % (number % folders, rng.getrandbits(32)) for number in range(count)]
     text = _text(rng, min(_SLAB_BYTES, sum(sizes) + 1))
-    return _written(folder, "texts", _distinct(names), sizes, _again(text))
+    return _written(folder, name, _distinct(names), sizes, _again(text))
 
 
 def make_big(folder: Path, size: int) -> Tree:
