@@ -119,7 +119,7 @@ async def _serve(
         mount = mounted_at(options.directory)
         if mount is None:
             raise Internal(f"{options.directory} was mounted, and is not any more")
-        tune(mount.device)
+        tune(mount.device, writable=options.writable)
         on_ready(mount.device)
         prefetcher.start()
 

@@ -13,13 +13,22 @@ MAX_BACKGROUND = 64
 
 
 def tune(
-    device: str, *, read_ahead_kb: int = READ_AHEAD_KB, max_background: int = MAX_BACKGROUND, sys: Path = _SYS
+    device: str,
+    *,
+    read_ahead_kb: int = READ_AHEAD_KB,
+    max_background: int = MAX_BACKGROUND,
+    writable: bool = False,
+    sys: Path = _SYS,
 ) -> None:
     """Set how far the kernel reads ahead on the mount *device* (`major:minor`), and how many such requests it sends.
 
+    A *writable* one may hold back as much of what is written as a disk may; by default FUSE gets 1% of it.
     Only after the session has begun: its answer to INIT sets both. Raises nothing.
     """
     _write(sys / "class/bdi" / device / "read_ahead_kb", read_ahead_kb)
+    if writable:
+        _write(sys / "class/bdi" / device / "strict_limit", 0)
+        _write(sys / "class/bdi" / device / "max_ratio", 100)
     connection = sys / "fs/fuse/connections" / device.rpartition(":")[2]
     _write(connection / "max_background", max_background)
     _write(connection / "congestion_threshold", max_background * 3 // 4)

@@ -23,3 +23,15 @@ def test_what_can_be_written_is(tmp_path: Path) -> None:
 def test_what_cannot_be_written_stays(tmp_path: Path) -> None:
     tune("0:39", sys=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writable_mount_may_hold_back_more(tmp_path: Path) -> None:
+    device = tmp_path / "class" / "bdi" / "0:39"
+    device.mkdir(parents=True)
+
+    tune("0:39", sys=tmp_path)
+    assert not (device / "strict_limit").exists()
+    tune("0:39", writable=True, sys=tmp_path)
+
+    assert (device / "strict_limit").read_text() == "0"
+    assert (device / "max_ratio").read_text() == "100"
