@@ -97,6 +97,7 @@ class Epochs:
     def _from_page_cache(self, cache: Path) -> None:
         """Add the rows of a second epoch on the same mount."""
         session = self._session
+        session.forget()  # both are filled into the same emptied memory: where pages lie in it counts
         with session.dvfs.mounted(self._dataset, cache) as mount:
             self._read(mount.directory, 4)
             self._read(self._tree.root, 4)
