@@ -27,7 +27,7 @@ from dvfs.fs.options import MountOptions
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
 from dvfs.fs.source import Committed, OpenedVersion
-from dvfs.fs.stretches import Stretches
+from dvfs.fs.stretches import STREAM_BYTES, Stretches, read_block
 from dvfs.fs.threads import Threads
 from dvfs.fs.tuning import MAX_BACKGROUND, tune
 from dvfs.fs.turns import quicken
@@ -86,7 +86,8 @@ async def _serve(
     root_rank = root_rank_of(source.tree, options.subdir)
     waiting = blocking_view(source, identity, root_rank)
     nowait = nowait_view(source, identity, root_rank)
-    stretches = Stretches(source.pages.load_blocks, source.fetcher.readinto)
+    fetches_ahead = options.prefetch != Prefetch.NONE and options.read_ahead_bytes >= STREAM_BYTES
+    stretches = Stretches(source.pages.load_blocks, read_block(source.fetcher, ahead=fetches_ahead))
     prefetcher = Prefetcher(
         source,
         waiting,

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 
 import trio
 
+from dvfs.fs.source import Blocks
 from dvfs.fs.view import File
 from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Extent
 from dvfs.store.catalog import blocktree
+from dvfs.store.catalog.pages import NotCached
 from dvfs.store.errors import Corrupt, DvfsError
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,9 @@ BUFFERS = 4
 BUFFERS_A_STREAM = 2
 """One is read from while the other is filled."""
 
+STREAM_BYTES = BUFFERS_A_STREAM * STRETCH_BYTES
+"""So far a stream reads ahead."""
+
 IN_ORDER_BYTES = 2 << 20
 SLACK_BYTES = 2 << 20
 """Requests of one reader come out of order by so much: the kernel keeps several under way."""
@@ -47,6 +52,17 @@ IDLE_SECONDS = 1.0
 _RUNS = 64
 
 ReadBlock = Callable[[BlockRef, int, memoryview], None]
+
+
+def read_block(blocks: Blocks, *, ahead: bool) -> ReadBlock:
+    """Return how blocks are read: through *blocks*, from the store too if *ahead*, else what is cached."""
+
+    def read_cached(ref: BlockRef, start: int, view: memoryview) -> None:
+        if not blocks.cached(ref):
+            raise NotCached(ref)
+        blocks.readinto(ref, start, view)
+
+    return blocks.readinto if ahead else read_cached
 
 
 @dataclass(slots=True)
@@ -284,6 +300,8 @@ class Stream:
     def _run(self) -> None:
         try:
             self._fill()
+        except NotCached:
+            pass
         except DvfsError as exc:
             _log.info("not read ahead: %s", exc)
         except Exception:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from dvfs.fs.stretches import BUFFERS, IDLE_SECONDS, LEAST_FILE_BYTES, Stretches
+from dvfs.fs.stretches import BUFFERS, IDLE_SECONDS, LEAST_FILE_BYTES, Stretches, read_block
 from dvfs.fs.view import File
 from dvfs.store.block import BlockRef, Codec, Extent
 from dvfs.store.catalog.blocktree import BlocksPage
+from dvfs.store.catalog.pages import NotCached
 from dvfs.store.errors import Unavailable
 from tests.catalog_model import PACK
 from tests.store.noise import noise
@@ -43,6 +44,7 @@ class Made:
             ref = BlockRef(0, PACK, at, length, length, Codec.RAW, at.to_bytes(32))
             extents.append(Extent(ref, 0, length))
         self.file = File(1, SIZE, tuple(extents))
+        self.first = extents[0].block
 
     def _read(self, ref: BlockRef, start: int, view: memoryview) -> None:
         assert self.gate.wait(60)
@@ -235,3 +237,42 @@ async def test_closing_ends_the_wait(made: Made) -> None:
             await trio.sleep(0.01)
             made.stretches.close()
     assert set(found) == {None}
+
+
+class Cached:
+    """Blocks of a fetcher, of which those in `present` are cached."""
+
+    def __init__(self) -> None:
+        self.present: set[bytes] = set()
+        self.reads: list[bytes] = []
+
+    def cached(self, ref: BlockRef) -> bool:
+        return ref.digest in self.present
+
+    def readinto(self, ref: BlockRef, start: int, view: memoryview) -> None:
+        self.reads.append(ref.digest)
+
+    def read(self, ref: BlockRef, start: int, length: int) -> bytes:
+        raise AssertionError
+
+    def readinto_nowait(self, ref: BlockRef, start: int, view: memoryview) -> bool:
+        raise AssertionError
+
+    def want(self, refs: object, *, urgent: bool = True) -> int:
+        raise AssertionError
+
+    def wait_idle(self, timeout_seconds: float | None = None) -> bool:
+        raise AssertionError
+
+
+def test_nothing_is_fetched_ahead_where_that_is_switched_off(made: Made) -> None:
+    blocks = Cached()
+    block = made.first
+    view = memoryview(bytearray(10))
+    with pytest.raises(NotCached):
+        read_block(blocks, ahead=False)(block, 0, view)
+    read_block(blocks, ahead=True)(block, 0, view)
+    assert len(blocks.reads) == 1
+    blocks.present.add(block.digest)
+    read_block(blocks, ahead=False)(block, 0, view)
+    assert len(blocks.reads) == 2

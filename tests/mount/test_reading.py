@@ -93,10 +93,14 @@ def test_a_large_file_in_order_comes_from_stretches_and_damage_is_healed(mounter
     assert _in_order(again.directory / "large") == data
 
     again.umount()
-    answered = again.log_lines("INFO dvfs.fs.serve: reads answered from stretches:")[-1]
-    assert int(answered.rpartition(" ")[2]) > 10
+    assert _answered(again) > 10
     assert {line.rpartition("WARNING ")[2].split(" ")[1] for line in again.log_lines("WARNING")} == {"cache"}
     assert len(again.log_lines("WARNING")) == len(blocks[::3])
+
+
+def _answered(mounted: Mounted) -> int:
+    line = mounted.log_lines("INFO dvfs.fs.serve: reads answered from stretches:")[-1]
+    return int(line.rpartition(" ")[2])
 
 
 def _in_order(path: Path) -> bytes:
