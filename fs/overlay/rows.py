@@ -105,6 +105,7 @@ class Rows:
         self._nodes: dict[int, Node | None] = {}
         self._dentries: dict[tuple[int, bytes], Dentry | None] = {}
         self._unsaved: dict[int, Node] = {}
+        self._checkpoint_at = checkpoint_bytes
         self.connection = connect(self._path)
         self._open()
         self.log = Log(folder / LOG, self.meta("serial") or 0)
@@ -253,11 +254,12 @@ class Rows:
             self._unsaved.pop(ino, None)
             self._remember(ino, node)
         self._dentries.update(change.dentries)
-        if self.log.bytes >= self._checkpoint_bytes:
+        if self.log.bytes >= self._checkpoint_at:
             try:
                 self.checkpoint()
             except NoSpace as exc:  # the log has it all, and goes on
                 _log.warning("%s", exc.message)
+                self._checkpoint_at = self.log.bytes + self._checkpoint_bytes
 
     def note(self, node: Node) -> None:
         """Have *node* stand as it is in memory alone; `save` writes it. After a kill its data file tells the size."""
@@ -273,7 +275,10 @@ class Rows:
             self.write(change, removes=True)
 
     def checkpoint(self) -> None:
-        """Have the database hold all, whatever happens to the machine; the log starts anew."""
+        """Have the database hold all, whatever happens to the machine; the log starts anew.
+
+        Raises NoSpace, Unavailable; then all is as it was, but what the log does not have: `set_meta` and `execute`.
+        """
         self._save_all()
         try:
             with database_errors(self._path):
@@ -285,29 +290,31 @@ class Rows:
                 self.log.rewind(self.meta("serial") or 0)
                 self._replay()
             raise
+        self._unsaved.clear()
+        self._checkpoint_at = self._checkpoint_bytes
+        self.log.restart()
         with database_errors(self._path):
             self.connection.execute("BEGIN IMMEDIATE")
-        self.log.restart()
 
     def begin_layer(self) -> int:
-        """Begin a new layer; return the one that ends."""
-        self._save_all()
+        """Begin a new layer; return the one that ends. Raises as `checkpoint`; then none began."""
+        ended = self.top
         self.top += 1
         try:
             self.checkpoint()
-        except DvfsError:
-            self.top -= 1
+        except BaseException:
+            self.top = ended
             raise
-        return self.top - 1
+        return ended
 
     def forget_memory(self) -> None:
-        """Write what was noted, and forget what was read."""
-        self._save_all()
-        self._nodes.clear()
+        """Forget what was read: rows were changed otherwise. What was noted stays; `save` it before if those change."""
+        self._nodes = dict(self._unsaved)
         self._dentries.clear()
 
     def execute(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
         """Run *statements* that no log has, on all that was noted; a checkpoint must follow."""
+        self.save()
         self.forget_memory()
         with database_errors(self._path):
             for statement, values in statements:
@@ -325,10 +332,9 @@ class Rows:
         with database_errors(self._path):
             for node in self._unsaved.values():
                 self.connection.execute(_STATEMENTS[_PUT_INODE], tuple(node))
-        self._unsaved.clear()
 
     def _remember(self, ino: int, node: Node | None) -> Node | None:
-        if len(self._nodes) >= _REMEMBERED:
+        if len(self._nodes) >= _REMEMBERED + len(self._unsaved):
             self._nodes = dict(self._unsaved)
         self._nodes[ino] = node
         return node
