@@ -75,6 +75,7 @@ def repoint(overlay: Overlay, upto: int, landed: Iterable[tuple[int, bytes]]) ->
     *landed*: inodes and their `source`. Only after `complete`; a part of all files may be given, and the same again.
     """
     rows = overlay.rows
+    rows.save()
     doomed: list[tuple[int, int]] = []
     for ino, source in landed:
         held = "SELECT layer FROM {} WHERE ino = ? AND layer <= ? AND floor NOT NULL"
@@ -94,14 +95,21 @@ def repoint(overlay: Overlay, upto: int, landed: Iterable[tuple[int, bytes]]) ->
 
 
 def prune(rows: Rows) -> None:
-    """Forget the rows of old layers that neither a commit nor an undo can need any more."""
+    """Forget the rows of old layers that neither a commit nor an undo can need any more.
+
+    Those of layers that still hold bytes of a file stay: what is above lies on them.
+    """
     committed = state(rows).committed
-    for table, key in (("inodes", ("ino",)), ("dentries", ("parent", "name")), ("xattrs", ("ino", "name"))):
+    for table, key, more in (
+        ("inodes", ("ino",), " AND floor IS NULL"),
+        ("dentries", ("parent", "name"), ""),
+        ("xattrs", ("ino", "name"), ""),
+    ):
         same = " AND ".join(f"n.{column} = o.{column}" for column in key)
         rows.execute(
             [
                 (
-                    f"DELETE FROM old_{table} AS o WHERE layer <= ?1 AND (EXISTS (SELECT 1 FROM {table} n WHERE {same}"
+                    f"DELETE FROM old_{table} AS o WHERE layer <= ?1{more} AND (EXISTS (SELECT 1 FROM {table} n WHERE {same}"
                     f" AND n.layer <= ?1) OR EXISTS (SELECT 1 FROM old_{table} n WHERE {same} AND n.layer <= ?1"
                     " AND n.layer > o.layer))",
                     (committed,),

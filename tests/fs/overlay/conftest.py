@@ -1,0 +1,30 @@
+"""A version for the tests of overlays, and overlays over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.overlay_kit import Base, Client, Live, living, write_base
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """The version of `overlay_kit.FILES`; many children may be committed to it."""
+    folder = tmp_path_factory.mktemp("overlay-base")
+    return Base(write_base(folder / "source"), folder)
+
+
+@pytest.fixture
+def live(base: Base, tmp_path: Path) -> Iterator[Live]:
+    """An overlay over `base`, without edits."""
+    with living(base, tmp_path / "overlay") as live:
+        yield live
+
+
+@pytest.fixture
+def client(live: Live) -> Client:
+    """Who asks `live`; after a kill it is `live.client`."""
+    return live.client
