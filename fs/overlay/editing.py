@@ -6,19 +6,18 @@ import os
 from dataclasses import dataclass
 
 from dvfs.fs.overlay.data import DataFiles
-from dvfs.fs.overlay.home import About, Folder
+from dvfs.fs.overlay.home import STASH, About, Folder
 from dvfs.fs.overlay.landed import take_landed
 from dvfs.fs.overlay.layers import prune, state
 from dvfs.fs.overlay.overlay import Overlay, Owner
 from dvfs.fs.overlay.rows import Change, Rows
 from dvfs.fs.overlay.schema import Node
+from dvfs.fs.overlay.stashing import tidy
 from dvfs.fs.overlay.writing import Writing
 from dvfs.fs.source import Source
 from dvfs.fs.view import View
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.errors import WrongState
-
-STASH = "stash"
 
 
 def base_for(folder: Folder, wanted: str) -> str:
@@ -127,6 +126,7 @@ def open_editing(
     for _ in take_landed(folder.path, overlay):
         pass
     prune(rows)
+    tidy(rows, folder.path)
     if not was_clean:
         _remove_orphans(rows, files)
     return Editing(folder, rows, files, overlay, Writing(overlay, source, clock), waiting)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dvfs.store.errors import Corrupt, InvalidInput, NotFound, WrongState
 
+STASH = "stash"
 _ABOUT = "overlay.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")

@@ -100,20 +100,13 @@ def prune(rows: Rows) -> None:
     Those of layers that still hold bytes of a file stay: what is above lies on them.
     """
     committed = state(rows).committed
-    for table, key, more in (
-        ("inodes", ("ino",), " AND floor IS NULL"),
-        ("dentries", ("parent", "name"), ""),
-        ("xattrs", ("ino", "name"), ""),
-    ):
+    for table, key in (("inodes", ("ino",)), ("dentries", ("parent", "name")), ("xattrs", ("ino", "name"))):
         same = " AND ".join(f"n.{column} = o.{column}" for column in key)
-        rows.execute(
-            [
-                (
-                    f"DELETE FROM old_{table} AS o WHERE layer <= ?1{more} AND (EXISTS (SELECT 1 FROM {table} n WHERE {same}"
-                    f" AND n.layer <= ?1) OR EXISTS (SELECT 1 FROM old_{table} n WHERE {same} AND n.layer <= ?1"
-                    " AND n.layer > o.layer))",
-                    (committed,),
-                )
-            ]
+        holds_none = " AND floor IS NULL" if table == "inodes" else ""
+        newer = (
+            f"EXISTS (SELECT 1 FROM {table} n WHERE {same} AND n.layer <= ?1) OR EXISTS"
+            f" (SELECT 1 FROM old_{table} n WHERE {same} AND n.layer <= ?1 AND n.layer > o.layer)"
         )
+        rows.execute([(f"DELETE FROM old_{table} AS o WHERE layer <= ?1{holds_none} AND ({newer})", (committed,))])
+    rows.forget_memory()
     rows.checkpoint()

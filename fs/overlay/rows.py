@@ -7,7 +7,7 @@ a kill loses nothing. Belongs to one thread, but for `sync_log`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -285,10 +285,8 @@ class Rows:
                 self.set_meta(serial=self.log.serial, top=self.top, next_ino=self._next_ino, next_id=self._next_id)
                 self.connection.execute("COMMIT")
         except DvfsError:
-            if not self.connection.in_transaction:  # SQLite took all back: make it again
-                self._open()
-                self.log.rewind(self.meta("serial") or 0)
-                self._replay()
+            if not self.connection.in_transaction:  # SQLite took all back
+                self._make_again()
             raise
         self._unsaved.clear()
         self._checkpoint_at = self._checkpoint_bytes
@@ -312,13 +310,31 @@ class Rows:
         self._nodes = dict(self._unsaved)
         self._dentries.clear()
 
-    def execute(self, statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+    def execute(self, statements: Iterable[tuple[str, tuple[object, ...]]]) -> None:
         """Run *statements* that no log has, on all that was noted; a checkpoint must follow."""
         self.save()
         self.forget_memory()
         with database_errors(self._path):
             for statement, values in statements:
                 self.connection.execute(statement, values)
+
+    def rewrite(self, statements: Iterable[tuple[str, tuple[object, ...]]]) -> None:
+        """Run *statements* that no log has, as a whole or not at all, whatever happens to the machine.
+
+        Raises as `checkpoint`; then nothing is changed.
+        """
+        self.save()  # so that the log has all that is in memory alone
+        self.forget_memory()
+        try:
+            self.execute(statements)
+            self.checkpoint()
+        except BaseException:
+            with database_errors(self._path):
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+            self.forget_memory()
+            self._make_again()
+            raise
 
     def close(self) -> None:
         """Write all, and let go."""
@@ -327,6 +343,12 @@ class Rows:
         finally:
             self.connection.close()
             self.log.close()
+
+    def _make_again(self) -> None:
+        """Begin a transaction of all that the log has since the last checkpoint."""
+        self._open()
+        self.log.rewind(self.meta("serial") or 0)
+        self._replay()
 
     def _save_all(self) -> None:
         with database_errors(self._path):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dvfs.store.version import Version
+from tests.fs.overlay import edits
 from tests.overlay_kit import Base, Client, Live, living, write_base
 
 
@@ -28,3 +30,18 @@ def live(base: Base, tmp_path: Path) -> Iterator[Live]:
 def client(live: Live) -> Client:
     """Who asks `live`; after a kill it is `live.client`."""
     return live.client
+
+
+@pytest.fixture(scope="session")
+def small_version(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Version]:
+    folder = tmp_path_factory.mktemp("small")
+    version, close = edits.open_version(edits.base(folder), folder)
+    yield version
+    close()
+
+
+@pytest.fixture
+def bench(small_version: Version, tmp_path: Path) -> Iterator[edits.Bench]:
+    made = edits.Bench(small_version, tmp_path / "overlay")
+    yield made
+    made.close()
