@@ -104,7 +104,8 @@ def pop(editing: Editing) -> Forgotten:
             with _disk_errors(folder):
                 _link_all(kept, DataFiles(folder / STASH / "data"), editing.files)
                 _sync_disk(folder)
-            rows.rewrite(chain(all_statements(after), _statements_of(kept), [set_meta(_META, "")]))
+            comes = chain(all_statements(after), _statements_of(kept), _as_committed(after))
+            rows.rewrite([*comes, set_meta(_META, "")])
     except BaseException:
         remove_above(editing, after)
         raise
@@ -186,6 +187,15 @@ def _statements_of(copy: sqlite3.Connection) -> Iterator[Statement]:
         for table in (name, f"old_{name}"):
             for row in copy.execute(f"SELECT * FROM {table}"):
                 yield f"INSERT OR REPLACE INTO {table} VALUES ({','.join('?' * len(row))})", row
+
+
+def _as_committed(after: int) -> Iterator[Statement]:
+    """Yield what has all rows of a file say what lies below all layers: it can be repointed while a stash is made."""
+    below = "SELECT source FROM old_inodes o WHERE o.ino = {0}.ino AND o.layer <= ?1 ORDER BY o.layer DESC LIMIT 1"
+    known = "SELECT 1 FROM old_inodes o WHERE o.ino = {0}.ino AND o.layer <= ?1"
+    for table in ("inodes", "old_inodes"):
+        update = f"UPDATE {table} SET source = ({below}) WHERE layer > ?1 AND EXISTS ({known})"
+        yield update.format(table), (after,)
 
 
 # --- inside

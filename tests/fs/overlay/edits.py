@@ -21,6 +21,7 @@ from dvfs.fs.overlay.home import About, Folder
 from dvfs.fs.overlay.overlay import EXCHANGE, Owner
 from dvfs.fs.overlay.schema import FIRST_NEW_INODE
 from dvfs.fs.overlay.snapshot import Snapshot
+from dvfs.fs.overlay.writing import write_all
 from dvfs.fs.view import ROOT_INODE, Identity, View, blocking_view
 from dvfs.store.cache import Cache
 from dvfs.store.version import Version
@@ -134,7 +135,8 @@ class Bench:
         writing = self.editing.writing
         for stack, begin in writing.prepare_write(ino, start, len(data)):
             writing.fill(stack, begin, wait=True)
-        writing.write(ino, start, data, set_times=True)
+        write_all(writing.target(ino).handle, start, data)
+        writing.wrote(ino, start, len(data), set_times=True)
 
     def truncate(self, ino: int, size: int) -> None:
         writing = self.editing.writing

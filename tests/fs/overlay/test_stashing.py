@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +137,7 @@ class Watch:
         self.popped: list[Tree] = []
         for owner, name in ((Rows, "checkpoint"), (DataFiles, "remove"), (stashing, "_sync_disk"), (os, "link")):
             self._wrap(patch, owner, name)
-        self._wrap(patch, stashing.shutil, "rmtree")
+        self._wrap(patch, shutil, "rmtree")
         self.is_on = True
 
     def _wrap(self, patch: pytest.MonkeyPatch, owner: object, name: str) -> None:
