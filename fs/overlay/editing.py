@@ -121,11 +121,12 @@ def open_editing(
     rows.checkpoint()
     if not was_clean:
         _recover_sizes(rows, files)
-    _drop_nameless(rows)
+    _drop_nameless(rows, files)
     overlay = Overlay(rows, files, nowait, Owner(about.uid, about.gid), clock)
     for _ in take_landed(folder.path, overlay):
         pass
     prune(rows)
+    files.bury(rows.log.synced)
     tidy(rows, folder.path)
     if not was_clean:
         _remove_orphans(rows, files)
@@ -146,7 +147,7 @@ def _recover_sizes(rows: Rows, files: DataFiles) -> None:
     rows.save()
 
 
-def _drop_nameless(rows: Rows) -> None:
+def _drop_nameless(rows: Rows, files: DataFiles) -> None:
     """Forget files that were open without a name when the mount ended."""
     for row in rows.all("SELECT * FROM inodes WHERE nlink = 0 AND layer = ?", rows.top):
         node = Node._make(row)
@@ -154,6 +155,8 @@ def _drop_nameless(rows: Rows) -> None:
             change = Change(rows)
             change.drop(node)
             rows.write(change, removes=True)
+            if node.floor is not None:
+                files.doom(node.ino, node.layer, rows.log.serial)
 
 
 def _remove_orphans(rows: Rows, files: DataFiles) -> None:
