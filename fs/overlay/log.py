@@ -45,15 +45,10 @@ class Log:
     def replay(self) -> Iterator[list[Statement]]:
         """Yield the changes that the database does not hold, in order; further ones are written after them."""
         data = os.pread(self._file, self._allocated, 0)
-        while self._position + _HEAD.size <= len(data):
-            length, crc, serial = _HEAD.unpack_from(data, self._position)
-            start = self._position + _HEAD.size
-            payload = data[start : start + length]
-            if serial != self.serial + 1 or len(payload) != length or zlib.crc32(payload, serial & 0xFFFFFFFF) != crc:
-                return
+        for payload, end in _records(data, self.serial):
             yield marshal.loads(payload)
-            self.serial = serial
-            self._position = start + length
+            self.serial += 1
+            self._position = end
 
     def append(self, statements: list[Statement], *, removes: bool = False) -> None:
         """Write a change; it is kept by a kill, not by a power cut. Raises NoSpace; then nothing is written.
@@ -119,6 +114,30 @@ class Log:
                 raise _translated(exc, self._path) from exc
         else:
             self._allocated = wanted
+
+
+def has_records(path: Path, serial: int) -> bool:
+    """Tell whether the log in file *path*, which may be in use, has changes after *serial*."""
+    try:
+        with path.open("rb") as file:
+            length = _HEAD.unpack(head)[0] if len(head := file.read(_HEAD.size)) == _HEAD.size else 0
+            return next(_records(head + file.read(length), serial), None) is not None
+    except FileNotFoundError:
+        return False
+
+
+def _records(data: bytes, serial: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the records in *data* that follow that of *serial*: the payload, and where it ends."""
+    end = 0
+    while end + _HEAD.size <= len(data):
+        length, crc, found = _HEAD.unpack_from(data, end)
+        start = end + _HEAD.size
+        payload = data[start : start + length]
+        serial += 1
+        if found != serial or len(payload) != length or zlib.crc32(payload, serial & 0xFFFFFFFF) != crc:
+            return
+        end = start + length
+        yield payload, end
 
 
 def _translated(exc: OSError, path: Path) -> NoSpace | Unavailable:
