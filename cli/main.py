@@ -44,6 +44,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "status": "Say what was edited.",
         "diff": "Show what was edited, file by file.",
         "commit": "Make the edits a child version.",
+        "discard": "Take edits back.",
+        "stash": "Put edits aside, and take them up again.",
+        "overlays": "List the edits that this machine keeps.",
     },
     "This machine": {
         "cache": "Look after the local cache.",

@@ -171,6 +171,11 @@ def verbose_option(function: F) -> F:
     return click.option("-v", "--verbose", is_flag=True, help="Print each path.")(function)
 
 
+def yes_option(function: F) -> F:
+    """Add `--yes`: what would be asked is answered."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+
+
 def dataset_option(function: F) -> F:
     """Add the dataset, as first argument or as `--id`; the command gets it as *dataset*, None if not given."""
     argument = click.argument("dataset", required=False, callback=_either)

@@ -17,6 +17,7 @@ from dvfs.cli.session import configuration, opened_store
 from dvfs.cli.state import InUse
 
 if TYPE_CHECKING:
+    from dvfs.fs.mounts import Mounts
     from dvfs.fs.overlay.desk import Desk
     from dvfs.fs.overlay.editing import Editing
     from dvfs.fs.overlay.home import About, Overlays
@@ -64,7 +65,6 @@ def find_overlay(paths: tuple[str, ...], overlay: str | None, *, is_whole: bool 
     With *overlay* *paths* are those of the version. *is_whole*: the paths say only which mount is meant. Raises
     NotFound where none is, WrongState where the mount is read-only, UsageError for paths of several mounts.
     """
-    from dvfs.fs.mountinfo import canonical
     from dvfs.fs.mounts import Mounts
     from dvfs.store.errors import NotFound, WrongState
 
@@ -76,7 +76,8 @@ def find_overlay(paths: tuple[str, ...], overlay: str | None, *, is_whole: bool 
     found = None
     inside: list[bytes] = []
     for path in paths or (".",):
-        mount = mounts.holding(Path(path))
+        place = _place(mounts, path)
+        mount = mounts.holding(place.parent if os.path.islink(place) else place)
         if mount is None:
             raise NotFound(
                 f"{path} is in no mount of dvfs", hint="`dvfs mounts` lists them, `dvfs overlays` edits kept"
@@ -86,16 +87,30 @@ def find_overlay(paths: tuple[str, ...], overlay: str | None, *, is_whole: bool 
         if found is not None and mount.directory != found.directory:
             raise click.UsageError(f"{path} is in another mount than {paths[0]}", click.get_current_context())
         found = mount
-        relative = os.fsencode(canonical(Path(path)).relative_to(mount.directory))
+        relative = os.fsencode(place.relative_to(mount.directory))
         inside.append(b"" if relative == b"." else relative)
     assert found is not None
     directory = Path(found.directory) if found.is_served else None
     return Found(found.overlay, directory, () if is_whole or not paths else tuple(inside))
 
 
+def _place(mounts: Mounts, path: str) -> Path:
+    """Return *path* as the kernel names it; a link inside a mount stands for itself."""
+    from dvfs.fs.mountinfo import canonical
+
+    if os.path.islink(path):
+        itself = canonical(Path(path).absolute().parent) / os.path.basename(path)
+        if mounts.holding(itself.parent) is not None:
+            return itself
+    return canonical(Path(path))
+
+
 @contextmanager
-def opened_overlay(found: Found) -> Iterator[OverlaySession]:
-    """Open *found*: what was written to its mount until now is in it. Raises as `Store`, WrongState when it is busy."""
+def opened_overlay(found: Found, *, alone: bool = False) -> Iterator[OverlaySession]:
+    """Open *found*: what was written to its mount until now is in it; *alone*: no other command changes it meanwhile.
+
+    Raises as `Store`, WrongState when it is busy.
+    """
     from dvfs.fs.overlay.desk import LiveDesk, LocalDesk
     from dvfs.fs.overlay.home import Overlays
     from dvfs.fs.syncpoint import sync
@@ -109,7 +124,7 @@ def opened_overlay(found: Found) -> Iterator[OverlaySession]:
         desk: Desk
         if found.directory is not None:
             sync(found.directory)
-            desk = LiveDesk(overlays.path(found.name))
+            desk = LiveDesk(overlays.path(found.name), alone=alone)
         else:
             desk = LocalDesk(_opened_here(stack, overlays, found.name, store))
         stack.callback(desk.close)

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import Any
+
+import pyfuse3
 
 from dvfs.fs.control import Handler
 from dvfs.fs.overlay import layers
+from dvfs.fs.overlay.discarding import Forgotten, Plan, apply, discard_all, names_of, plan
 from dvfs.fs.overlay.editing import Editing
 from dvfs.fs.overlay.landed import take_landed
+from dvfs.fs.overlay.snapshot import Snapshot
+from dvfs.fs.overlay.stashing import drop, pop, stash, sync_disk
 from dvfs.fs.source import Committed
 from dvfs.fs.view import Identity
 from dvfs.fs.writable_operations import WritableOperations
+from dvfs.store.errors import Conflict, DvfsError
+
+_log = logging.getLogger(__name__)
+
+_MOST_PLANS = 20
+"""How often a plan may be too late before a discard is given up."""
 
 
 class Live:
@@ -26,7 +42,10 @@ class Live:
 
     def handlers(self) -> dict[str, Handler]:
         """Return what answers each request."""
-        return {"state": self.state, "freeze": self.freeze, "complete": self.complete, "abandon": self.abandon}
+        calls: tuple[Handler, ...] = (
+            self.state, self.freeze, self.complete, self.abandon, self.discard, self.stash, self.pop, self.drop,
+        )  # fmt: skip
+        return {call.__name__: call for call in calls}
 
     async def state(self) -> dict[str, Any]:
         """Answer with `layers.state`, after a checkpoint."""
@@ -58,3 +77,70 @@ class Live:
                 is_done = next(steps, self) is self
         layers.prune(editing.rows)
         return {}
+
+    async def discard(self, paths: list[str]) -> dict[str, Any]:
+        """Do `discarding.discard_all`, or plan what becomes of *paths* in a thread and do that."""
+        editing = self._editing
+        if not paths:
+            await self._take_back(partial(discard_all, editing))
+            return {}
+        for _ in range(_MOST_PLANS):
+            editing.rows.checkpoint()
+            planned = await self._operations.run_chore(partial(self._plan, paths))
+            try:
+                await self._take_back(partial(apply, editing, planned))
+            except Conflict:
+                continue
+            return {}
+        raise Conflict("the mount is edited all the time", hint="try again when it is not")
+
+    async def stash(self) -> dict[str, Any]:
+        """Do `stashing.stash`; most of it is on the disk before."""
+        await self._operations.run_chore(partial(sync_disk, self._editing.folder.path))
+        await self._take_back(partial(stash, self._editing))
+        return {}
+
+    async def pop(self) -> dict[str, Any]:
+        """Do `stashing.pop`."""
+        await self._take_back(partial(pop, self._editing))
+        return {}
+
+    async def drop(self) -> dict[str, Any]:
+        """Do `stashing.drop`."""
+        drop(self._editing)
+        return {}
+
+    def _plan(self, paths: list[str]) -> Plan:
+        editing = self._editing
+        about = editing.folder.about
+        assert about is not None
+        with closing(Snapshot(editing.folder.path, editing.view)) as snapshot:
+            return plan(snapshot, [os.fsencode(path) for path in paths], (about.uid, about.gid))
+
+    async def _take_back(self, work: Callable[[], Forgotten]) -> None:
+        """Do *work* while nothing else is done, and have the kernel forget what it changed."""
+        async with self._operations.gate.alone():
+            forgotten = work()
+            self._operations.renew(forgotten.files)
+        await self._operations.run_chore(partial(self._tell_kernel, forgotten))
+
+    def _tell_kernel(self, forgotten: Forgotten) -> None:
+        """Have the kernel forget. It waits for requests that are under way: to be called in a thread."""
+        names = set(forgotten.names)
+        with closing(Snapshot(self._editing.folder.path, self._editing.view)) as snapshot:
+            try:
+                names.update(names_of(snapshot, forgotten.files))
+            except DvfsError as exc:
+                _log.warning("not all names are known of what was taken back: %s", exc.message)
+        for key in names:
+            _tell(partial(pyfuse3.invalidate_entry, *key))
+        for ino in forgotten.inodes:
+            _tell(partial(pyfuse3.invalidate_inode, ino))
+
+
+def _tell(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except OSError as exc:
+        if exc.errno != errno.ENOENT:  # it does not know it at all
+            _log.warning("the kernel does not forget: %s", exc)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -60,6 +60,18 @@ class WritableOperations(VersionOperations):
         """Have extended attributes say that the mount is of the version *identity*."""
         self._nowait.identify(identity)
         self._waiting.identify(identity)
+
+    def renew(self, files: Iterable[int]) -> None:
+        """Have *files* be others under their numbers when they are looked up next.
+
+        A kernel that holds back what is written believes its own size and times of a file, for as long as it knows it.
+        """
+        for ino in files:
+            self.generations[ino] = self.generations.get(ino, 0) + 1
+
+    async def run_chore(self, work: Callable[[], _T]) -> _T:
+        """Return what *work* returns, run in a thread; it changes nothing but what the kernel remembers."""
+        return await self._threads.run(self._threads.chores, work)
 
     # --- names
 

@@ -6,16 +6,19 @@ overlay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fcntl
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from dvfs.fs.control import Control
-from dvfs.fs.overlay import layers
+from dvfs.fs.overlay import discarding, layers, stashing
 from dvfs.fs.overlay.editing import Editing
 from dvfs.fs.overlay.landed import write_landed
 from dvfs.fs.overlay.layers import State
 from dvfs.fs.source import Committed
+from dvfs.store.errors import WrongState
 
 
 class Desk(Protocol):
@@ -39,17 +42,40 @@ class Desk(Protocol):
         """See `layers.abandon`."""
         ...
 
+    def discard(self, paths: Sequence[bytes] = ()) -> None:
+        """Take back the edits at and below *paths*, all when there are none; see `discarding`."""
+        ...
+
+    def stash(self) -> None:
+        """Put all edits aside; see `stashing.stash`."""
+        ...
+
+    def pop(self) -> None:
+        """Take the stash up again; see `stashing.pop`."""
+        ...
+
+    def drop(self) -> None:
+        """Throw the stash away; see `stashing.drop`."""
+        ...
+
     def close(self) -> None:
         """Let go."""
         ...
 
 
 class LiveDesk:
-    """The daemon that has the overlay in *folder*."""
+    """The daemon that has the overlay in *folder*; *alone*: raises WrongState while another process is so."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, alone: bool = False) -> None:
         self.folder = folder
-        self.control = Control(folder)
+        self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if alone:
+                _take_turn(self._handle, folder)
+            self.control = Control(folder)
+        except BaseException:
+            os.close(self._handle)
+            raise
 
     def state(self) -> State:
         return State(**self.control.call("state"))
@@ -64,8 +90,21 @@ class LiveDesk:
     def abandon(self) -> None:
         self.control.call("abandon")
 
+    def discard(self, paths: Sequence[bytes] = ()) -> None:
+        self.control.call("discard", paths=[os.fsdecode(path) for path in paths])
+
+    def stash(self) -> None:
+        self.control.call("stash")
+
+    def pop(self) -> None:
+        self.control.call("pop")
+
+    def drop(self) -> None:
+        self.control.call("drop")
+
     def close(self) -> None:
         self.control.close()
+        os.close(self._handle)
 
 
 class LocalDesk:
@@ -90,5 +129,30 @@ class LocalDesk:
     def abandon(self) -> None:
         layers.abandon(self.editing.rows)
 
+    def discard(self, paths: Sequence[bytes] = ()) -> None:
+        if paths:
+            discarding.discard(self.editing, paths)
+        else:
+            discarding.discard_all(self.editing)
+
+    def stash(self) -> None:
+        stashing.stash(self.editing)
+
+    def pop(self) -> None:
+        stashing.pop(self.editing)
+
+    def drop(self) -> None:
+        stashing.drop(self.editing)
+
     def close(self) -> None:
         self.editing.close()
+
+
+def _take_turn(handle: int, folder: Path) -> None:
+    """Have the folder *handle* to ourselves until it is closed, among those who ask for that."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise WrongState(
+            f"another command changes the overlay {folder.name}", hint="try again when it is done"
+        ) from exc

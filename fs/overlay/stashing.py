@@ -103,7 +103,7 @@ def pop(editing: Editing) -> Forgotten:
         with closing(connect(folder / STASH / DATABASE, read_only=True)) as kept, database_errors(folder / STASH):
             with _disk_errors(folder):
                 _link_all(kept, DataFiles(folder / STASH / "data"), editing.files)
-                _sync_disk(folder)
+                sync_disk(folder)
             comes = chain(all_statements(after), _statements_of(kept), _as_committed(after))
             rows.rewrite([*comes, set_meta(_META, "")])
     except BaseException:
@@ -160,9 +160,9 @@ def _put_aside(editing: Editing, found: Stash) -> None:
         copy.execute("COMMIT")
         _link_all(copy, editing.files, DataFiles(new / "data"))
     (new / _ABOUT).write_text(json.dumps(asdict(found), indent=1) + "\n")
-    _sync_disk(folder)
+    sync_disk(folder)
     new.rename(folder / STASH)
-    _sync_disk(folder)
+    sync_disk(folder)
 
 
 def _link_all(copy: sqlite3.Connection, source: DataFiles, target: DataFiles) -> None:
@@ -210,7 +210,7 @@ def _about(path: Path) -> Stash | None:
         raise Corrupt(f"{path / _ABOUT} cannot be read: {exc}") from exc
 
 
-def _sync_disk(folder: Path) -> None:
+def sync_disk(folder: Path) -> None:
     """Have all that was written to the disk of *folder* kept by a power cut; quicker than file by file.
 
     Raises OSError.

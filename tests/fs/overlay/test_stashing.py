@@ -135,7 +135,7 @@ class Watch:
         self._folder = folder
         self.seen: list[Tree] = []
         self.popped: list[Tree] = []
-        for owner, name in ((Rows, "checkpoint"), (DataFiles, "remove"), (stashing, "_sync_disk"), (os, "link")):
+        for owner, name in ((Rows, "checkpoint"), (DataFiles, "remove"), (stashing, "sync_disk"), (os, "link")):
             self._wrap(patch, owner, name)
         self._wrap(patch, shutil, "rmtree")
         self.is_on = True
