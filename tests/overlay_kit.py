@@ -31,6 +31,7 @@ from dvfs.fs.overlay.overlay import EXCHANGE, NOREPLACE, Owner
 from dvfs.fs.overlay.rows import Rows
 from dvfs.fs.overlay.schema import Node
 from dvfs.fs.overlay.snapshot import Snapshot
+from dvfs.fs.overlay.writing import write_all
 from dvfs.fs.view import ROOT_INODE, Identity, blocking_view, nowait_view
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.pages import NotCached
@@ -464,7 +465,9 @@ class Client:
             except NotCached:
                 self.not_cached += 1
                 writing.fill(stack, begin, wait=True)
-        return writing.write(ino, start, data, set_times=set_times)
+        write_all(writing.target(ino).handle, start, data)
+        writing.wrote(ino, start, len(data), set_times=set_times)
+        return len(data)
 
     def truncate(self, path: bytes, size: int) -> None:
         self.ftruncate(self.node(path).ino, size)

@@ -88,14 +88,13 @@ def commit(desk: Desk, store: Store, options: CommitOptions, progress: Progress 
     return record or earlier
 
 
-def settle(desk: Desk, store: Store) -> None:
-    """Complete a commit that was begun if it has landed after all, unless one is running.
+def settle(desk: Desk, store: Store) -> Record | None:
+    """Complete a commit that was begun if it has landed after all, unless one is running; return its record.
 
     Asks the store only when one was begun. Raises as it.
     """
     with _alone(desk.folder) as is_alone:
-        if is_alone:
-            _settled(desk, store)
+        return _settled(desk, store) if is_alone else None
 
 
 def _settled(desk: Desk, store: Store) -> Record | None:

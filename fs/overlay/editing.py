@@ -156,7 +156,7 @@ def _drop_nameless(rows: Rows, files: DataFiles) -> None:
             change.drop(node)
             rows.write(change, removes=True)
             if node.floor is not None:
-                files.doom(node.ino, node.layer, rows.log.serial)
+                files.doom(node.ino, node.layer, node.size, rows.log.serial)
 
 
 def _remove_orphans(rows: Rows, files: DataFiles) -> None:

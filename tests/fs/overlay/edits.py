@@ -145,7 +145,7 @@ class Bench:
     def commit(self) -> None:
         """Have all edits count as committed, as a commit does that is killed before it drops local data."""
         layers.freeze(self.editing.rows, "f" * 32)
-        layers.complete(self.editing.rows)
+        layers.complete(self.editing.rows, layers.state(self.editing.rows).pending)
         layers.prune(self.editing.rows)
         self.committed = self.tree()
 

@@ -54,7 +54,7 @@ def test_completed_what_was_frozen_is_committed(live: Live, client: Client) -> N
     client.mkdir(b"new")
     layers.freeze(live.rows, "1" * 32)
     client.mkdir(b"newer")
-    found = layers.complete(live.rows)
+    found = layers.complete(live.rows, layers.state(live.rows).pending)
     assert (found.committed, found.child, found.frozen, found.pending) == (1, "1" * 32, 0, "")
     assert live.rows.has_rows_above(1)
 
@@ -172,7 +172,7 @@ def test_killed_while_a_commit_is_taken_as_done_it_keeps_all(
         with live.changes(0, state.frozen) as changes, closing(live.store.version(record)) as child:
             landed = list(changes.landed(child.tree))
             assert len(landed) == 2
-            layers.complete(live.rows)
+            layers.complete(live.rows, layers.state(live.rows).pending)
             if step != "completed":
                 layers.repoint(live.editing.overlay, state.frozen, landed[:1])
     live.kill()
@@ -233,7 +233,7 @@ def test_what_is_written_while_a_commit_is_taken_as_done_part_by_part_is_kept(li
     record = land(live)
     with live.changes(0, state.frozen) as changes, closing(live.store.version(record)) as child:
         landed = list(changes.landed(child.tree))
-    layers.complete(live.rows)
+    layers.complete(live.rows, layers.state(live.rows).pending)
     for row in landed:
         client.write(b"new", 9_999, noise(row[0] & 1023))
         client.write(b"d/cells", 5 * CELL, b"longer")

@@ -94,7 +94,7 @@ def test_what_stands_in_the_way(bench: Bench) -> None:
     layers.freeze(editing.rows, "f" * 32)
     with pytest.raises(WrongState, match="there are edits"):
         pop(editing)
-    layers.complete(editing.rows)
+    layers.complete(editing.rows, layers.state(editing.rows).pending)
     with pytest.raises(WrongState, match="a commit was made since"):
         pop(editing)
     drop(editing)

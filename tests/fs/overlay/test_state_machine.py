@@ -282,7 +282,7 @@ class OverlayMachine(RuleBasedStateMachine):
                 return
             if steps != "committed":
                 landed = list(frozen.changes.landed(store.version(record).tree))
-                layers.complete(rows)
+                layers.complete(rows, layers.state(rows).pending)
             if steps.startswith("repointed"):
                 layers.repoint(self.live.editing.overlay, state.frozen, landed[: None if steps == "repointed" else 1])
         self._close_handles()
