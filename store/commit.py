@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dvfs.store import latest
 from dvfs.store.catalog.entry import Content
 from dvfs.store.change import Change, Edited, Kept, Local, Reader, before_of, bytes_of, tag_of, to_source
 from dvfs.store.edits import Finder
@@ -302,17 +303,16 @@ def _complete(store: Store, record: Record, root: Root, uploaded_bytes: int) -> 
         check_state(newest, "open")
         if newest.base != record.base:
             raise Conflict(f"{record.title} ({record.id}) is being committed by somebody else at the same time")
-        return newest.with_fields(
-            status=Status.COMPLETED,
-            root=root,
-            draft=None,
-            completed_ns=store.clock.now_ns(),
-            counts=counts,
+        now_ns = store.clock.now_ns()
+        finished = newest.with_fields(
+            status=Status.COMPLETED, root=root, draft=None, completed_ns=now_ns, counts=counts
         )
+        return latest.given(store.records, finished, now_ns)
 
     store.crash("commit:before-swap")
     record = store.records.update(record.id, complete)
     store.crash("commit:after-swap")
+    latest.tidy(store.records, record)
     return record
 
 

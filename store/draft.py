@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from dvfs.store import latest
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.edits import Finder, current
@@ -171,7 +172,7 @@ class Draft:
             )
         record = self.store.records.load(self.record.id).record
         if record.status.is_finished:
-            self._forget()  # killed right after, this left what it had staged: nothing
+            self.forget()  # killed right after, this left what it had staged: nothing
         while True:
             check_state(record, "open")
             if record.draft is None:
@@ -184,27 +185,30 @@ class Draft:
                 check_state(newest, "open")
                 if newest.draft != draft:  # noqa: B023 the loop waits for this call
                     return newest  # somebody else uploaded since: count anew
-                return newest.with_fields(
+                now_ns = self.store.clock.now_ns()
+                finished = newest.with_fields(
                     status=Status.COMPLETED,
                     root=newest.draft,
                     draft=None,
-                    completed_ns=self.store.clock.now_ns(),
+                    completed_ns=now_ns,
                     counts=counts,  # noqa: B023
                 )
+                return latest.given(self.store.records, finished, now_ns)
 
             self.store.crash("close:before-swap")
             record = self.store.records.update(record.id, complete)
             if record.status.is_finished:
                 self.store.crash("close:after-swap")
                 self.record = record
-                self._forget()
+                self.forget()
+                latest.tidy(self.store.records, record)
                 return record
 
     def discard(self) -> None:
         """Erase the open version: its record, its claim and what is staged. Its packs are left for gc."""
         check_state(self.store.records.load(self.record.id).record, "open")
         self.store.records.erase(self.record)
-        self._forget()
+        self.forget()
 
     # --- inside
 
@@ -229,7 +233,8 @@ class Draft:
         finally:
             staging.close()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Remove what is kept locally for the version: what is staged."""
         for end in ("", "-wal", "-shm"):
             (self.store.local / "staging" / f"{self.record.id}.sqlite{end}").unlink(missing_ok=True)
 

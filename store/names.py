@@ -14,6 +14,9 @@ from dvfs.store.backend import Backend
 from dvfs.store.errors import AlreadyExists, Corrupt, InvalidInput, NotFound
 from dvfs.store.ids import VersionId, escape, is_version_id, new_write_id, unescape
 
+Title = tuple[str, str, str]
+"""Project, name and version."""
+
 _ATTEMPTS = 100
 _NAME_BYTES = 255
 _CLAIMS_SINCE = 16
@@ -25,14 +28,18 @@ class Names:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def claim(self, project: str, name: str, version: str | None, holder: VersionId) -> str:
+    def claim(
+        self, project: str, name: str, version: str | None, holder: VersionId, *, came_from: Title | None = None
+    ) -> str:
         """Claim *version* of *project*/*name* for *holder*, the next free number when None; return it.
 
-        Raises AlreadyExists when an explicit *version* is taken, InvalidInput for names that cannot be.
+        *came_from*: what *holder* was called before, noted in the claim. Raises AlreadyExists when an explicit
+        *version* is taken, InvalidInput for names that cannot be.
         """
         for what, text in (("project", project), ("name", name), ("version", version or "0")):
             check_name(what, text)
-        body = json.dumps({"id": holder, "write_id": new_write_id()}).encode()
+        noted = {} if came_from is None else {"from": list(came_from)}
+        body = json.dumps({"id": holder, **noted, "write_id": new_write_id()}).encode()
         for _ in range(_ATTEMPTS):
             wanted = version or version_number.following(self.versions(project, name))
             try:
@@ -55,16 +62,29 @@ class Names:
 
     def holder(self, project: str, name: str, version: str) -> VersionId:
         """Return the id that holds *version* of *project*/*name*. Raises NotFound, Corrupt."""
+        return self._look(project, name, version)[0]
+
+    def left_by(self, project: str, name: str, version: str, holder: VersionId) -> Title | None:
+        """Return what *holder*, which claims *version* of *project*/*name*, was called before; None if not known."""
+        try:
+            found, came_from = self._look(project, name, version)
+        except NotFound:
+            return None
+        return came_from if found == holder else None
+
+    def _look(self, project: str, name: str, version: str) -> tuple[VersionId, Title | None]:
         try:
             body = json.loads(self._backend.get(_key(project, name, version)).data)
-            holder = body["id"]
+            holder, came_from = body["id"], body.get("from")
         except NotFound as exc:
             raise NotFound(f"no version {version} of dataset {project}/{name}") from exc
-        except (ValueError, TypeError, KeyError) as exc:
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
             raise Corrupt(f"the claim of {project}/{name}@{version} is not what it should be: {exc}") from exc
         if not isinstance(holder, str) or not is_version_id(holder):
             raise Corrupt(f"the claim of {project}/{name}@{version} holds no version id: {holder!r}")
-        return VersionId(holder)
+        if not (isinstance(came_from, list) and [type(word) for word in came_from] == [str, str, str]):
+            return VersionId(holder), None
+        return VersionId(holder), (came_from[0], came_from[1], came_from[2])
 
     def holders(self, project: str, name: str) -> Iterator[tuple[str, VersionId]]:
         """Yield the versions of *project*/*name* and who holds them, the highest first."""
@@ -94,6 +114,16 @@ class Names:
         """
         found = islice(self.holders(project, name), _CLAIMS_SINCE)
         return next((version for version, claimed_by in found if claimed_by == holder), None)
+
+    def release_from(self, project: str, name: str, version: str, holder: VersionId) -> bool:
+        """Let go of a claim if it is that of *holder*; tell whether it was."""
+        try:
+            if self.holder(project, name, version) != holder:
+                return False
+        except NotFound:
+            return False
+        self.release(project, name, version)
+        return True
 
     def release(self, project: str, name: str, version: str) -> None:
         """Let go of a claim."""

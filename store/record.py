@@ -78,7 +78,7 @@ class Record:
     """A version. Times are ns since the epoch. *base*: the union of its parents, None where it has none.
 
     *draft*: the root of an open version so far. *root*: that of a finished one. *storages*: tag → URL.
-    *others*: fields written by a newer dvfs.
+    *latest_ns*: when it got the tag `latest` (see `latest`). *others*: fields written by a newer dvfs.
     """
 
     id: VersionId
@@ -96,6 +96,8 @@ class Record:
     counts: Counts = Counts()
     created_ns: int = 0
     completed_ns: int = 0
+    deleted_ns: int = 0
+    latest_ns: int = 0
     creator: str = ""
     origin: Origin = Origin()
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -121,6 +123,10 @@ class Record:
         return replace(self, **fields)
 
 
+_SELDOM = ("deleted_ns", "latest_ns")
+"""Fields that are written only where they say something."""
+
+
 def encode(record: Record) -> bytes:
     """Return the JSON of *record* with a fresh write-id, which makes these bytes those of one write."""
     body = {
@@ -143,6 +149,7 @@ def encode(record: Record) -> bytes:
         "creator": record.creator,
         "origin": {name: getattr(record.origin, name) for name in Origin.__slots__},
         "metadata": record.metadata,
+        **{name: getattr(record, name) for name in _SELDOM if getattr(record, name)},
         **record.others,
         "write_id": new_write_id(),
     }
@@ -192,6 +199,7 @@ def _decode(body: dict[str, Any]) -> Record:
         counts=Counts(**{name: _number(value) for name, value in body["counts"].items() if name in Counts.__slots__}),
         created_ns=_number(body["created_ns"]),
         completed_ns=_number(body["completed_ns"]),
+        **{name: _number(body.get(name, 0)) for name in _SELDOM},
         creator=_text(body["creator"]),
         origin=_origin(body["origin"]),
         metadata=dict(body["metadata"]),

@@ -16,6 +16,7 @@ from dvfs.store.backend import Backend
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable, WrongState
 from dvfs.store.ids import VersionId, is_version_id
+from dvfs.store.latest import settled
 from dvfs.store.names import Names
 from dvfs.store.record import Record, decode, encode
 from dvfs.store.record_cache import RecordCache
@@ -90,13 +91,32 @@ class Records:
         try:
             etag = self._backend.put_if_absent(_key(record.id), body)
         except AlreadyExists as exc:
-            raise AlreadyExists(
-                f"version {number} of {record.project}/{record.name} exists",
-                hint="leave the version out to get the next free number",
-            ) from exc
+            raise self._taken(record) from exc
         self._crash("create:after-record")
         self._cache.put([(record.id, etag, body)])
         return record
+
+    def _taken(self, wanted: Record) -> AlreadyExists:
+        """Return the error that says why there can be no *wanted*, whose id holds its number and has a record."""
+        try:
+            there = self.load(wanted.id).record
+        except NotFound:  # erased just now
+            there = wanted
+        if there.status == "deleted":
+            return AlreadyExists(
+                f"version {wanted.version} of {wanted.project}/{wanted.name} is held by a deleted one: {there.id}",
+                hint=f"`dvfs delete --id {there.id}` lets go of it",
+            )
+        if there.title != wanted.title:
+            return AlreadyExists(
+                f"version {wanted.version} of {wanted.project}/{wanted.name} is held by {there.title} ({there.id}), "
+                "which is being renamed, or was when that broke off",
+                hint="finish renaming it, or leave the version out to get the next free number",
+            )
+        return AlreadyExists(
+            f"version {wanted.version} of {wanted.project}/{wanted.name} exists",
+            hint="leave the version out to get the next free number",
+        )
 
     def insert_fixed(self, record: Record, version: str | None, *, again: bool) -> Record:
         """Do as `insert`, but for the very id of *record*, whoever claimed *version*.
@@ -151,7 +171,14 @@ class Records:
         self._cache.remove([record.id])
 
     def all(self) -> list[Record]:
-        """Return every record but the deleted ones, oldest first: one LIST, and a GET for each that changed."""
+        """Return every record but the deleted ones, oldest first; of the finished ones of a dataset one is `latest`.
+
+        Takes requests as `every`.
+        """
+        return settled(record for record in self.every() if record.status != "deleted")
+
+    def every(self) -> list[Record]:
+        """Return every record as it is, deleted ones too, oldest first: one LIST, and a GET for each that changed."""
         listed = {
             name: item.etag
             for item in self._backend.list("datasets/")
@@ -166,8 +193,7 @@ class Records:
         if gone:
             self._cache.remove(gone)
         records = [decode(body, name) for name, body in bodies.items()]
-        live = [record for record in records if record.status != "deleted"]
-        return sorted(live, key=lambda record: (record.created_ns, record.id))
+        return sorted(records, key=lambda record: (record.created_ns, record.id))
 
     def _fetch(self, versions: list[str]) -> dict[str, bytes]:
         def fetch(version: str) -> tuple[str, str, bytes] | None:
@@ -188,13 +214,13 @@ class Records:
         A name without a version stands for its highest version among those that *want* asks for; a tag for the newest
         that has it. Raises NotFound, WrongState when what is named is not what *want* asks for, InvalidInput.
         """
-        record = self._find(spec, want)
-        if record.status == "deleted":
-            raise NotFound(f"dataset {spec} is deleted")
+        record = self.find(spec, want)
+        check_live(record)
         check_state(record, want)
         return record
 
-    def _find(self, spec: str, want: Want) -> Record:
+    def find(self, spec: str, want: Want = "any") -> Record:
+        """Do as `resolve`, but return what is named also where it is not what *want* asks for, or deleted."""
         if spec.startswith("tag:"):
             return self._tagged(spec.removeprefix("tag:"), want)
         if is_version_id(spec):
@@ -229,16 +255,19 @@ class Records:
         name, at, version = rest.rpartition("@")
         if at:
             try:
-                return self.read(self.names.holder(project, name, version))
+                record = self.read(self.names.holder(project, name, version))
             except NotFound as exc:
                 raise NotFound(f"no version {version} of dataset {project}/{name}") from exc
+            if (record.project, record.name, record.version) != (project, name, version):
+                raise NotFound(f"no version {version} of dataset {project}/{name}")  # renamed: the claim is a leftover
+            return record
         newest: Record | None = None
-        for _, holder in self.names.holders(project, rest):
+        for number, holder in self.names.holders(project, rest):
             try:
                 record = self.read(holder)
             except NotFound:
                 continue  # a claim without a record
-            if record.status == "deleted":
+            if record.status == "deleted" or (record.project, record.name, record.version) != (project, rest, number):
                 continue
             if fits(record, want):
                 return record
@@ -253,6 +282,20 @@ def fits(record: Record, want: Want) -> bool:
     if want == "finished":
         return record.status.is_finished
     return want == "any" or record.status.is_open
+
+
+def dataset_of(spec: str) -> tuple[str, str] | None:
+    """Return project and name if *spec* is those without a version: a dataset, not one of its versions."""
+    if spec.startswith("tag:") or "/" not in spec:
+        return None
+    project, _, name = spec.rpartition("/")
+    return None if "@" in name else (project, name)
+
+
+def check_live(record: Record) -> None:
+    """Raise NotFound if *record* is that of a deleted version."""
+    if record.status == "deleted":
+        raise NotFound(f"dataset {record.title} ({record.id}) is deleted")
 
 
 def check_state(record: Record, want: Want) -> None:
