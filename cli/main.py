@@ -33,6 +33,16 @@ SECTIONS: dict[str, dict[str, str]] = {
         "list": "List the content of a version.",
         "get": "Make a local copy of a version.",
         "use": "Choose the dataset that commands mean when none is named.",
+        "log": "Show the lineage of a version as a graph.",
+    },
+    "Look after versions": {
+        "publish": "Publish a finalized version.",
+        "tag": "Give a version tags, and take them.",
+        "set-description": "Say what a version is.",
+        "metadata": "Show and set the metadata of a version.",
+        "rename": "Give a dataset another name.",
+        "move": "Move a dataset to another project.",
+        "delete": "Delete a version, or all of a dataset.",
     },
     "Mount versions": {
         "mount": "Show a version as a directory.",
@@ -56,7 +66,7 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 """Every command with its one line of help, as `dvfs --help` shows them."""
 
-_MODULES = {"finalize": "close"}
+_MODULES = {"finalize": "close", "set-description": "set_description"}
 """Commands whose module has another name."""
 
 

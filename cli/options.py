@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
@@ -178,8 +178,12 @@ def yes_option(function: F) -> F:
 
 def dataset_option(function: F) -> F:
     """Add the dataset, as first argument or as `--id`; the command gets it as *dataset*, None if not given."""
-    argument = click.argument("dataset", required=False, callback=_either)
-    option = click.option(
+    return click.argument("dataset", required=False, callback=_either)(id_option(function))
+
+
+def id_option(function: F) -> F:
+    """Add `--id`, for a command that takes more words than the dataset; it asks `dataset_and_words`."""
+    return click.option(
         "--id",
         metavar="DATASET",
         expose_value=False,
@@ -187,8 +191,16 @@ def dataset_option(function: F) -> F:
         callback=_keep_id,
         help="The dataset: id, unique start of an id, project/name, project/name@version or tag:TAG."
         "  [default: the one in use]",
-    )
-    return argument(option(function))
+    )(function)
+
+
+def dataset_and_words(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the dataset that `--id` gives and all *words*, or the first of them and the others; None if not given."""
+    ctx = click.get_current_context()
+    option, source = _given_id(ctx)
+    if words and source is not ParameterSource.COMMANDLINE:
+        return words[0], tuple(words[1:])
+    return option, tuple(words)
 
 
 _ID = "dvfs.cli.id"
@@ -199,14 +211,45 @@ def _keep_id(ctx: click.Context, param: click.Parameter, value: str | None) -> N
         ctx.meta[_ID] = value, ctx.get_parameter_source(param.name or "")
 
 
-def _either(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def _given_id(ctx: click.Context) -> tuple[str | None, ParameterSource | None]:
     kept: tuple[str | None, ParameterSource | None] = ctx.meta.get(_ID, (None, None))
-    option, source = kept
+    return kept
+
+
+def _either(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    option, source = _given_id(ctx)
     if value is None:
         return option
     if option not in (None, value) and source is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"two datasets are named: {value} and --id {option}", ctx)
     return value
+
+
+def latest_option(function: F) -> F:
+    """Add `--latest`; the command gives it and its tags to `with_latest`."""
+    return click.option(
+        "--latest", is_flag=True, help="Tag it `latest`, which no other version of the dataset has once it is finished."
+    )(function)
+
+
+def with_latest(tags: tuple[str, ...], latest: bool) -> tuple[str, ...]:
+    """Return *tags*, with `latest` if that is wanted."""
+    return tuple(dict.fromkeys((*tags, "latest"))) if latest else tags
+
+
+def naming_options(function: F) -> F:
+    """Add `--project` and `--name`, the words of ClearML Data for a dataset; the command asks `named_dataset`."""
+    project = click.option("--project", metavar="PROJECT", help="Name the dataset by its project and --name.")
+    return project(click.option("--name", metavar="NAME", help="Name the dataset by --project and its name.")(function))
+
+
+def named_dataset(dataset: str | None, project: str | None, name: str | None) -> str | None:
+    """Return *dataset*, or `project/name` where those are given instead. Raises UsageError."""
+    if project is None and name is None:
+        return dataset
+    if project is None or name is None or dataset is not None:
+        raise click.UsageError("name the dataset once: DATASET, or --project with --name", click.get_current_context())
+    return f"{project}/{name}"
 
 
 def workers_option(function: F) -> F:

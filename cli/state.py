@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _FILE = "datasets-in-use.json"
@@ -27,10 +28,21 @@ class InUse:
 
     def set(self, dataset_id: str) -> None:
         """Remember *dataset_id*."""
+        self._write(lambda known: known | {self._store_url: dataset_id})
+
+    def forget(self, dataset_ids: Iterable[str]) -> None:
+        """Remember none, if it is one of *dataset_ids*."""
+        gone = set(dataset_ids)
+        if self.get() in gone:
+            self._write(
+                lambda known: {url: name for url, name in known.items() if url != self._store_url or name not in gone}
+            )
+
+    def _write(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_suffix(".lock").open("a") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX)
-            known = self._read() | {self._store_url: dataset_id}
+            known = change(self._read())
             temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
             temporary.write_text(json.dumps(known, indent=1) + "\n")
             temporary.replace(self._path)

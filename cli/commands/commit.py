@@ -11,11 +11,13 @@ from dvfs.cli.options import (
     Many,
     common,
     json_option,
+    latest_option,
     local_path,
     quiet_option,
     text,
     upload_options,
     verbose_option,
+    with_latest,
 )
 from dvfs.cli.origin import creator, origin
 from dvfs.cli.output import emit, finished_fields, say, wants_json, wants_quiet
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     "--version", type=text, metavar="VERSION", help="Version.  [default: the highest one counted up, or 1.0.0]"
 )
 @click.option("--tag", "--tags", "tags", cls=Many, type=text, metavar="TAG...", help="Tags of the child.")
+@latest_option
 @click.option("--no-remount", is_flag=True, help="The mount does not go on as the child: the edits stay edits.")
 @click.option("--skip-special", is_flag=True, help="Leave fifos, sockets and devices out instead of failing.")
 @overlay_option
@@ -50,6 +53,7 @@ def command(
     name: str | None,
     version: str | None,
     tags: tuple[str, ...],
+    latest: bool,
     no_remount: bool,
     skip_special: bool,
     overlay: str | None,
@@ -67,7 +71,7 @@ def command(
         project=project,
         name=name,
         version=version,
-        tags=tags,
+        tags=with_latest(tags, latest),
         description=message,
         creator=creator(),
         origin=origin(),

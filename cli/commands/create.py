@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dvfs.cli.options import Command, Many, common, json_option, quiet_option, text
+from dvfs.cli.options import Command, Many, common, json_option, latest_option, quiet_option, text, with_latest
 from dvfs.cli.origin import creator, origin
 from dvfs.cli.output import emit, record_fields, say, wants_json, wants_quiet
 from dvfs.cli.session import opened
@@ -23,6 +23,7 @@ from dvfs.cli.session import opened
     help="Finalized versions to begin with; where they differ, the later one holds.",
 )
 @click.option("--tags", cls=Many, type=text, metavar="TAG...", help="Tags.")
+@latest_option
 @click.option("--description", type=text, default="", metavar="TEXT", help="What it is.")
 @quiet_option("Print the id alone.")
 @json_option
@@ -33,6 +34,7 @@ def command(
     version: str | None,
     parents: tuple[str, ...],
     tags: tuple[str, ...],
+    latest: bool,
     description: str,
 ) -> None:
     """Begin a new version of a dataset, and make it the one in use.
@@ -45,7 +47,7 @@ def command(
             name=name,
             version=version,
             parents=parents,
-            tags=tags,
+            tags=with_latest(tags, latest),
             description=description,
             creator=creator(),
             origin=origin(),

@@ -12,12 +12,14 @@ from dvfs.cli.options import (
     common,
     dataset_option,
     json_option,
+    latest_option,
     local_path,
     quiet_option,
     scan_options,
     text,
     upload_options,
     verbose_option,
+    with_latest,
 )
 from dvfs.cli.origin import creator, origin
 from dvfs.cli.output import emit, finished_fields, say, wants_json, wants_quiet
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--parents", cls=Many, metavar="DATASET...", help="Finalized versions that a new one begins with.")
 @click.option("--tags", cls=Many, type=text, metavar="TAG...", help="Tags of a new version.")
+@latest_option
 @click.option(
     "--dataset-folder", default="", metavar="FOLDER", help="Folder of the dataset to compare.  [default: its root]"
 )
@@ -67,6 +70,7 @@ def command(
     version: str | None,
     parents: tuple[str, ...],
     tags: tuple[str, ...],
+    latest: bool,
     dataset_folder: str,
     checksum: bool,
     skip_close: bool,
@@ -79,6 +83,8 @@ def command(
     With --parents, or --project and --name, a new version is made, unless nothing changed; else the open
     version DATASET is taken.
     """
+    from dvfs.store.labels import tag
+
     with opened() as session:
         is_new = bool(parents) or (project is not None and name is not None)
         if is_new:
@@ -86,13 +92,15 @@ def command(
                 raise click.UsageError(
                     "DATASET is an open version; leave it out to make a new one", click.get_current_context()
                 )
-            draft = _created(session, project, name, version, parents, tags)
+            draft = _created(session, project, name, version, parents, with_latest(tags, latest))
         else:
             if project or name or version or tags:
                 raise click.UsageError(
                     "a new version needs --parents, or --project and --name", click.get_current_context()
                 )
             draft = session.store.draft(session.named(dataset))
+            if latest:
+                tag(session.store, draft.record.id, add=with_latest((), latest))
         try:
             count = draft.sync_folders(
                 folders, scan, dataset_folder=dataset_folder, checksum=checksum, on_path=path_printer(verbose)
