@@ -3,7 +3,8 @@
 Actions, each on the machine whose folder is *folder*, with the store at *url*: `create` (*version*, *parents*), `add`
 (*id*, *source*), `upload`, `close` (*id*), `read` (*id*; answers requests for blocks, raw bytes fetched, digests of
 files by path), `mount` (*id*, *directory*, *prefetch*; in the foreground; answers its pid, at the end requests and raw
-bytes). With *crash* = [point, n] the process kills itself with SIGKILL
+bytes), `child` (of *id*, made of *source*), `publish`, `tag` (*add*, *remove*), `metadata` (*key*, *value*), `rename`
+(*new_name*), `delete` (*force*). With *crash* = [point, n] the process kills itself with SIGKILL
 when it passes that point of the store or the cache for the n-th time. The answer is one line of JSON on stdout.
 """
 
@@ -17,15 +18,18 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dvfs.store import deletion, labels, renaming
 from dvfs.store.cache import Cache
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.digest import block_digest
 from dvfs.store.errors import DvfsError
+from dvfs.store.record import Record
 from dvfs.store.retry import RetryPolicy
 from dvfs.store.scan import ScanOptions
 from dvfs.store.store import Store
@@ -168,6 +172,32 @@ def _mount(store: Store, told: dict[str, Any], folder: Path) -> object:
     return _fetched(version)
 
 
+def _child(store: Store, told: dict[str, Any]) -> object:
+    draft = store.create(
+        project="faults", name=told.get("name", "set"), parents=[told["id"]], tags=told.get("tags", ())
+    )
+    draft.add_files([told["source"]], ScanOptions())
+    draft.upload(UPLOAD)
+    return {"id": draft.finalize().id}
+
+
+def _records(*records: Record) -> object:
+    return {"titles": [record.title for record in records]}
+
+
+_CALLS: dict[str, Callable[[Store, dict[str, Any]], object]] = {
+    "child": _child,
+    "publish": lambda store, told: _records(labels.publish(store, told["id"])),
+    "tag": lambda store, told: _records(
+        labels.tag(store, told["id"], add=told.get("add", ()), remove=told.get("remove", ()))
+    ),
+    "metadata": lambda store, told: _records(labels.set_metadata(store, told["id"], told["key"], told["value"])),
+    "rename": lambda store, told: _records(*renaming.rename(store, told["id"], told["new_name"])),
+    "delete": lambda store, told: _records(deletion.delete(store, told["id"], force=told.get("force", False))),
+}
+"""Actions that are one call."""
+
+
 def _do(store: Store, told: dict[str, Any], folder: Path) -> object:
     action = told["action"]
     if action == "create":
@@ -179,6 +209,8 @@ def _do(store: Store, told: dict[str, Any], folder: Path) -> object:
         return {"version": made.version if made is not None else None}
     if action == "mount":
         return _mount(store, told, folder)
+    if action in _CALLS:
+        return _CALLS[action](store, told)
     if action == "read":
         return _read(store, told)
     draft = store.draft(told["id"])
