@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,11 @@ class Mounted:
     def umount(self, *, lazy: bool = False) -> None:
         self.table.umount(self.directory, lazy=lazy)
 
+    def kill(self) -> None:
+        """Kill the daemon, and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        assert wait_gone(self.noted.pid, self.noted.started)
+
     def log_lines(self, level: str = "") -> list[str]:
         return [line for line in self.log.read_text().splitlines() if f" {level}" in line]
 
@@ -143,6 +149,11 @@ class Mounter:
         mounted = Mounted(directory, said["pid"], said["digest"], log, broken, hanging, table, noted)
         self.mounts.append(mounted)
         return mounted
+
+    def rw(self, made: Made, directory: Path | None = None, *, overlay: Path | None = None, **options: Any) -> Mounted:
+        """Mount *made* to be edited, the edits in the folder *overlay*. Raises Failed."""
+        told = {"overlay": str(overlay or self.folder / "overlay")}
+        return self(made, directory, told=told, writable=True, **options)
 
     def take_all_away(self) -> None:
         """Unmount all; check that each daemon ended and logged nothing that a test did not expect."""

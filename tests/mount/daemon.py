@@ -1,6 +1,7 @@
 """Mounts a version that a test made, as a program of its own: what it is told comes as JSON, what it says is JSON.
 
-The store can be broken, or made to hang, while it runs: for as long as a file exists.
+The store can be broken, or made to hang, while it runs: for as long as a file exists. A writable mount is told the
+folder of its overlay.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import pickle
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dvfs.fs.mount import mount_daemon
 from dvfs.fs.options import MountOptions
+from dvfs.fs.overlay.editing import base_for
+from dvfs.fs.overlay.home import Folder
 from dvfs.fs.source import OpenedVersion
 from dvfs.store.backend import Backend, Blob
 from dvfs.store.cache import Cache
@@ -62,17 +66,23 @@ def main() -> int:
         version = made.open(cache, wrap=lambda inner: Breakable(inner, Path(told["broken"]), Path(told["hanging"])))
         version.check()
 
+        folder = Folder(Path(told["overlay"])) if options.writable else None
+        if folder is not None:
+            assert base_for(folder, made.record.id) == made.record.id
+
         def close() -> None:
             version.close()
             cache.close()
+            if folder is not None:
+                folder.close()
 
-        return opened(version, close)
+        return replace(opened(version, close), folder=folder)
 
-    options = told["options"]
+    words = told["options"]
     options = MountOptions(
-        **options
-        | {"directory": Path(options["directory"]), "state_dir": Path(options["state_dir"])}
-        | {"subdir": os.fsencode(options.get("subdir", "")), "fuse_options": tuple(options.get("fuse_options", ()))}
+        **words
+        | {"directory": Path(words["directory"]), "state_dir": Path(words["state_dir"])}
+        | {"subdir": os.fsencode(words.get("subdir", "")), "fuse_options": tuple(words.get("fuse_options", ()))}
     )
     try:
         ready = mount_daemon(options, open_version)
