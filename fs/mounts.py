@@ -133,13 +133,17 @@ class Mounts:
 
 
 def started_at(pid: int) -> int:
-    """Return when process *pid* began, in ticks since boot; 0 when there is none, or it is a zombie."""
+    """Return when process *pid* began, in ticks since boot; 0 when there is none, or it is a zombie.
+
+    One whose threads still hold what is open is none yet.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+    is_over = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return 0 if is_over else int(fields[19])
 
 
 def is_running(pid: int, started: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from dvfs.fs.busy import is_below, users_of
@@ -41,6 +42,18 @@ def test_a_process_is_known_by_its_number_and_its_start() -> None:
     assert wait_gone(process.pid, started)  # also while nobody has waited for it
     process.wait()
     assert started_at(process.pid) == 0
+
+
+def test_a_process_is_there_while_its_threads_are() -> None:
+    """The one that began it has ended; another still holds what is open."""
+    script = "import ctypes, threading; threading.Thread(target=input).start(); ctypes.CDLL(None).pthread_exit(None)"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as process:
+        started = started_at(process.pid)
+        while b") Z " not in Path(f"/proc/{process.pid}/stat").read_bytes():
+            assert process.poll() is None
+        assert is_running(process.pid, started)
+        process.kill()
+        assert wait_gone(process.pid, started)
 
 
 def test_users_of_a_folder_are_found(tmp_path: Path) -> None:
