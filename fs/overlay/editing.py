@@ -19,6 +19,9 @@ from dvfs.fs.view import View
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.errors import WrongState
 
+EDITED = "edited"
+"""In meta 0 when nothing but times of directories differs from the version; mounted again, it shows them."""
+
 
 def base_for(folder: Folder, wanted: str) -> str:
     """Return the id of the version to open for the overlay in *folder* when the version *wanted* is to be mounted.
@@ -33,11 +36,12 @@ def base_for(folder: Folder, wanted: str) -> str:
     rows = Rows(folder.path)
     try:
         found = state(rows)
-        has_some = rows.has_rows_above(found.committed)
+        has_some = rows.has_rows_above(found.committed) and rows.meta(EDITED) != 0
     finally:
         rows.close()
     if not (has_some or found.frozen or (folder.path / STASH).exists()):
-        folder.empty()
+        if found.committed or wanted != about.base:
+            folder.empty()
         return wanted
     if wanted in (about.base, found.child, found.pending):
         return about.base
@@ -69,14 +73,16 @@ class Editing:
         return any(self._is_edited(Node._make(row)) for row in rows.above("inodes", committed))
 
     def close(self) -> bool:
-        """Put it away; one without edits is removed. Return whether it is kept."""
+        """Put it away; one that differs in nothing from its version is removed. Return whether it has edits."""
         rows = self.rows
         rows.checkpoint()
         self.files.bury(rows.log.synced)
-        keeps = self.has_edits() or (self.folder.path / STASH).exists() or bool(state(rows).frozen)
-        rows.set_meta(clean=1)
+        found = state(rows)
+        keeps = self.has_edits() or (self.folder.path / STASH).exists() or bool(found.frozen)
+        has_times = not found.committed and rows.has_rows_above(0)
+        rows.set_meta(clean=1, **{EDITED: int(keeps)})
         rows.close()
-        if not keeps:
+        if not (keeps or has_times):
             self.folder.empty()
         self.folder.close()
         return keeps
@@ -112,12 +118,12 @@ def open_editing(
 
     Raises as `Rows`, and OSError.
     """
-    folder.note(about)
     clock = clock or SystemClock()
     rows = Rows(folder.path)
+    folder.note(about)  # now, as there may be no space but what was reserved
     files = DataFiles(folder.path / "data")
     was_clean = rows.meta("clean") == 1 and not rows.replayed
-    rows.set_meta(clean=0, base=about.base)
+    rows.set_meta(clean=0, base=about.base, **{EDITED: 1})
     rows.checkpoint()
     if not was_clean:
         _recover_sizes(rows, files)
