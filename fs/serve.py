@@ -122,6 +122,8 @@ async def _serve(
             raise Internal(f"{options.directory} was mounted, and is not any more")
         tune(mount.device, writable=options.writable)
         on_ready(mount.device)
+        if editing is not None:
+            editing.rows.reserve.hold()
         prefetcher.start()
 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

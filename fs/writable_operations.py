@@ -28,7 +28,7 @@ from dvfs.fs.view import Identity
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.key import NAME_MAX
 from dvfs.store.catalog.pages import NotCached
-from dvfs.store.errors import Internal
+from dvfs.store.errors import Internal, NoSpace
 
 _T = TypeVar("_T")
 
@@ -91,7 +91,7 @@ class WritableOperations(VersionOperations):
             if inode != SYNC_INODE:
                 self._overlay.forget(inode)
         if self._overlay.should_sync:
-            await self._bury()
+            await self._make_room()
 
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         if is_sync_name(parent_inode, name):
@@ -202,6 +202,7 @@ class WritableOperations(VersionOperations):
 
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Tell the room on the disk of the overlay; what the version holds counts as used."""
+        await self._make_room()
         disk = os.fstatvfs(self._overlay.rows.log.fileno())
         used = -(-self._nowait.statfs().units * 4096 // disk.f_frsize)
         data = StatvfsData()
@@ -236,23 +237,30 @@ class WritableOperations(VersionOperations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         if fh == SYNC_INODE or not buf:
             return len(buf)
-        writing = self._writing
         async with self.gate.inside():
-            for stack, start in await self._do(lambda: writing.prepare_write(fh, off, len(buf))):
-                try:
-                    writing.fill(stack, start, wait=False)
-                except NotCached:
-                    fill = partial(writing.fill, stack, start, wait=True)
-                    await self._threads.run(self._threads.reads, fill, abandons=False)
             try:
                 await self._write(fh, off, buf)
             except OSError as exc:
-                if exc.errno != errno.ENOSPC or not self._overlay.files.doomed:
+                if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or not await self._make_room():
                     raise
-                await self._bury()  # what was removed takes room until then
                 await self._write(fh, off, buf)
-            writing.wrote(fh, off, len(buf), set_times=not self._writeback)
         return len(buf)
+
+    async def _write(self, fh: int, off: int, buf: bytes) -> None:
+        writing = self._writing
+        for stack, start in await self._do(lambda: writing.prepare_write(fh, off, len(buf))):
+            try:
+                writing.fill(stack, start, wait=False)
+            except NotCached:
+                fill = partial(writing.fill, stack, start, wait=True)
+                await self._threads.run(self._threads.reads, fill, abandons=False)
+        file = writing.target(fh)
+        if len(buf) < _LONG_WRITE_BYTES:
+            write_all(file.handle, off, buf)
+        else:  # meanwhile the next request is taken
+            write = partial(write_all, file.handle, off, buf)
+            await self._threads.run(self._threads.writes, write, abandons=False)
+        writing.wrote(fh, off, len(buf), set_times=not self._writeback)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         if fh != SYNC_INODE:
@@ -264,20 +272,6 @@ class WritableOperations(VersionOperations):
 
     # --- inside
 
-    async def _write(self, inode: int, start: int, data: bytes) -> None:
-        file = self._writing.target(inode)
-        if len(data) < _LONG_WRITE_BYTES:
-            write_all(file.handle, start, data)
-        else:  # meanwhile the next request is taken
-            write = partial(write_all, file.handle, start, data)
-            await self._threads.run(self._threads.writes, write, abandons=False)
-
-    async def _bury(self) -> None:
-        """Remove the data of files that were removed."""
-        log = self._overlay.rows.log
-        await self._threads.run(self._threads.chores, log.sync)
-        self._overlay.files.bury(log.synced)
-
     async def _do(self, work: Callable[[], _T]) -> _T:
         """Return what *work* returns; the pages that it needs are loaded by threads."""
         for _ in range(_MOST_LOADS):
@@ -285,6 +279,10 @@ class WritableOperations(VersionOperations):
                 return work()
             except NotCached as exc:
                 missed = exc.ref
+            except NoSpace:
+                if not await self._make_room():
+                    raise
+                continue
             if isinstance(missed, PageRef):
                 self._prefetcher.note_missed_page(missed)
                 load: Callable[[], object] = partial(self._source.pages.load, missed)
@@ -292,6 +290,15 @@ class WritableOperations(VersionOperations):
                 load = partial(self._source.pages.load_blocks, missed)
             await self._threads.run(self._threads.pages, load)
         raise Internal(f"a question needs more than {_MOST_LOADS} pages of the catalog")
+
+    async def _make_room(self) -> bool:
+        """Have removed files give back their room; return whether there were any."""
+        log, files = self._overlay.rows.log, self._overlay.files
+        if not files.doomed:
+            return False
+        await self._threads.run(self._threads.chores, log.sync)
+        files.bury(log.synced)
+        return True
 
     def _entry(self, node: Node) -> EntryAttributes:
         entry = EntryAttributes()

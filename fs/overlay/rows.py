@@ -7,11 +7,13 @@ a kill loses nothing. Belongs to one thread, but for `sync_log`.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dvfs.fs.overlay.log import Log, Statement
+from dvfs.fs.overlay.reserve import RESERVE_BYTES, Reserve
 from dvfs.fs.overlay.schema import FIRST_NEW_INODE, Dentry, Node, connect, get_meta
 from dvfs.store.database import database_errors
 from dvfs.store.errors import DvfsError, NoSpace
@@ -20,8 +22,13 @@ _log = logging.getLogger(__name__)
 
 DATABASE = "overlay.db"
 LOG = "log"
+RESERVE = "reserve"
 _CHECKPOINT_BYTES = 4 << 20
 _REMEMBERED = 1 << 16
+_LOW_BYTES = 64 << 20
+"""With less room on the disk than this, the database takes over what the log has while that fits into the reserve."""
+_CHANGES_IN_RESERVE = RESERVE_BYTES // (8 * 4096)
+"""A change touches at most so many pages, but for long names and targets."""
 
 _PUT_INODE, _KEEP_INODE, _DROP_INODE, _PUT_DENTRY, _KEEP_DENTRY, _DROP_DENTRY = range(6)
 _PUT_XATTR, _KEEP_XATTR, _DROP_XATTR, _DROP_XATTRS = range(6, 10)
@@ -106,6 +113,9 @@ class Rows:
         self._dentries: dict[tuple[int, bytes], Dentry | None] = {}
         self._unsaved: dict[int, Node] = {}
         self._checkpoint_at = checkpoint_bytes
+        self._changes = 0
+        self.reserve = Reserve(folder / RESERVE)
+        self.reserve.give_up()
         self.connection = connect(self._path)
         self._open()
         self.log = Log(folder / LOG, self.meta("serial") or 0)
@@ -245,7 +255,17 @@ class Rows:
 
     def write(self, change: Change, *, removes: bool = False) -> None:
         """Make *change*. Raises NoSpace, and then nothing is changed; one that *removes* may use what is reserved."""
-        self.log.append(change.statements, removes=removes)
+        if not removes and not self.reserve.hold_again():
+            raise NoSpace(f"no space for {self._path}")
+        try:
+            self.log.append(change.statements, removes=removes)
+        except NoSpace:
+            if not self.log.bytes:
+                raise
+            self.checkpoint()
+            if not removes and self.reserve.is_missing:
+                raise
+            self.log.append(change.statements, removes=removes)
         with database_errors(self._path):
             execute = self.connection.execute
             for which, values in change.statements:
@@ -254,12 +274,24 @@ class Rows:
             self._unsaved.pop(ino, None)
             self._remember(ino, node)
         self._dentries.update(change.dentries)
-        if self.log.bytes >= self._checkpoint_at:
+        if self._should_checkpoint():
             try:
                 self.checkpoint()
             except NoSpace as exc:  # the log has it all, and goes on
                 _log.warning("%s", exc.message)
-                self._checkpoint_at = self.log.bytes + self._checkpoint_bytes
+                self._checkpoint_at = self.log.bytes + self._checkpoint_bytes // 4
+
+    def _should_checkpoint(self) -> bool:
+        self._changes += 1
+        if self.log.bytes >= self._checkpoint_at:
+            return True
+        if self._checkpoint_at > self._checkpoint_bytes:
+            return False  # there was no room for the last one
+        return self._changes % _CHANGES_IN_RESERVE == 0 and self._is_low()
+
+    def _is_low(self) -> bool:
+        disk = os.fstatvfs(self.log.fileno())
+        return disk.f_bavail * disk.f_frsize < _LOW_BYTES
 
     def note(self, node: Node) -> None:
         """Have *node* stand as it is in memory alone; `save` writes it. After a kill its data file tells the size."""
@@ -277,8 +309,25 @@ class Rows:
     def checkpoint(self) -> None:
         """Have the database hold all, whatever happens to the machine; the log starts anew.
 
-        Raises NoSpace, Unavailable; then all is as it was, but what the log does not have: `set_meta` and `execute`.
+        Where there is little space, the reserve is used. Raises NoSpace, Unavailable; then all is as it was, but what
+        the log does not have: `set_meta` and `execute`.
         """
+        is_low = self._is_low()
+        if is_low:
+            self.reserve.give_up()
+        try:
+            self._commit()
+            if is_low:
+                self._empty_wal()
+        finally:
+            self.reserve.hold_again()
+        self._unsaved.clear()
+        self._checkpoint_at = self._checkpoint_bytes
+        self.log.restart()
+        with database_errors(self._path):
+            self.connection.execute("BEGIN IMMEDIATE")
+
+    def _commit(self) -> None:
         self._save_all()
         try:
             with database_errors(self._path):
@@ -288,11 +337,14 @@ class Rows:
             if not self.connection.in_transaction:  # SQLite took all back
                 self._make_again()
             raise
-        self._unsaved.clear()
-        self._checkpoint_at = self._checkpoint_bytes
-        self.log.restart()
-        with database_errors(self._path):
-            self.connection.execute("BEGIN IMMEDIATE")
+
+    def _empty_wal(self) -> None:
+        """Move what SQLite's own log holds to where it belongs, so that the next checkpoint finds room there."""
+        try:
+            with database_errors(self._path):
+                self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except NoSpace as exc:
+            _log.warning("%s", exc.message)
 
     def begin_layer(self) -> int:
         """Begin a new layer; return the one that ends. Raises as `checkpoint`; then none began."""

@@ -215,4 +215,3 @@ def test_renames_and_removals_in_many_threads(mounter: Mounter, made: Made) -> N
             ({names[2]}, {names[1]}),
         ]
         assert (here, moved) in steps
-

@@ -177,7 +177,9 @@ def _refuses(lock: Callable[[], object]) -> bool:
     return False
 
 
-_TRY = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB, *map(int, sys.argv[2:]))"
+_TRY = (
+    "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB, *map(int, sys.argv[2:]))"
+)
 
 
 def _refused_elsewhere(path: Path, start: int, length: int) -> bool:

@@ -124,7 +124,7 @@ class Mounter:
         directory = directory or self.folder / "mnt"
         pickled = self.folder / "made.pickle"
         pickled.write_bytes(pickle.dumps(made))
-        state = self.folder / "state"
+        state = Path(options.pop("state_dir", self.folder / "state"))
         broken, hanging = self.folder / "broken", self.folder / "hanging"
         words = {
             "made": str(pickled),
