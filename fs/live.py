@@ -14,7 +14,7 @@ import pyfuse3
 
 from dvfs.fs.control import Handler
 from dvfs.fs.overlay import layers
-from dvfs.fs.overlay.discarding import Forgotten, Plan, apply, discard_all, names_of, plan
+from dvfs.fs.overlay.discarding import Forgotten, Plan, apply, discard, discard_all, names_of, plan
 from dvfs.fs.overlay.editing import Editing
 from dvfs.fs.overlay.landed import take_landed
 from dvfs.fs.overlay.snapshot import Snapshot
@@ -26,8 +26,8 @@ from dvfs.store.errors import Conflict, DvfsError
 
 _log = logging.getLogger(__name__)
 
-_MOST_PLANS = 20
-"""How often a plan may be too late before a discard is given up."""
+_MOST_PLANS = 3
+"""How often a plan may come too late before all others wait for one."""
 
 
 class Live:
@@ -81,18 +81,20 @@ class Live:
     async def discard(self, paths: list[str]) -> dict[str, Any]:
         """Do `discarding.discard_all`, or plan what becomes of *paths* in a thread and do that."""
         editing = self._editing
-        if not paths:
+        wanted = [os.fsencode(path) for path in paths]
+        if not wanted:
             await self._take_back(partial(discard_all, editing))
             return {}
         for _ in range(_MOST_PLANS):
             editing.rows.checkpoint()
-            planned = await self._operations.run_chore(partial(self._plan, paths))
+            planned = await self._operations.run_chore(partial(self._plan, wanted))
             try:
                 await self._take_back(partial(apply, editing, planned))
             except Conflict:
-                continue
+                continue  # somebody was quicker
             return {}
-        raise Conflict("the mount is edited all the time", hint="try again when it is not")
+        await self._take_back(partial(discard, editing, wanted))  # what it needs of the store is here by now
+        return {}
 
     async def stash(self) -> dict[str, Any]:
         """Do `stashing.stash`; most of it is on the disk before."""
@@ -110,12 +112,12 @@ class Live:
         drop(self._editing)
         return {}
 
-    def _plan(self, paths: list[str]) -> Plan:
+    def _plan(self, paths: list[bytes]) -> Plan:
         editing = self._editing
         about = editing.folder.about
         assert about is not None
         with closing(Snapshot(editing.folder.path, editing.view)) as snapshot:
-            return plan(snapshot, [os.fsencode(path) for path in paths], (about.uid, about.gid))
+            return plan(snapshot, paths, (about.uid, about.gid))
 
     async def _take_back(self, work: Callable[[], Forgotten]) -> None:
         """Do *work* while nothing else is done, and have the kernel forget what it changed."""
@@ -126,16 +128,25 @@ class Live:
 
     def _tell_kernel(self, forgotten: Forgotten) -> None:
         """Have the kernel forget. It waits for requests that are under way: to be called in a thread."""
-        names = set(forgotten.names)
-        with closing(Snapshot(self._editing.folder.path, self._editing.view)) as snapshot:
+        editing = self._editing
+        about = editing.folder.about
+        assert about is not None
+        with closing(Snapshot(editing.folder.path, editing.view)) as snapshot:
             try:
-                names.update(names_of(snapshot, forgotten.files))
+                renewed = set(names_of(snapshot, forgotten.files))
+                paths = [path for key in renewed if (path := snapshot.path_of(key, snapshot.top)) is not None]
             except DvfsError as exc:
                 _log.warning("not all names are known of what was taken back: %s", exc.message)
-        for key in names:
+                renewed, paths = set(), []
+        for key in renewed.union(forgotten.names):
             _tell(partial(pyfuse3.invalidate_entry, *key))
         for ino in forgotten.inodes:
             _tell(partial(pyfuse3.invalidate_inode, ino))
+        for path in paths:  # when it looks a file up again, what is written to the former one fails
+            try:
+                os.lstat(os.path.join(os.fsencode(about.directory), path))
+            except OSError:
+                pass
 
 
 def _tell(call: Callable[[], None]) -> None:

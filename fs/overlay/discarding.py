@@ -135,8 +135,13 @@ def names_of(snapshot: Snapshot, inodes: Iterable[int]) -> Iterator[Key]:
 
 
 def touched(rows: Rows, after: int) -> Forgotten:
-    """Return what layers above *after* say something of."""
-    inodes = [ino for (ino,) in rows.all("SELECT ino FROM inodes WHERE layer > ?", after)]
+    """Return what layers above *after* say something of, and the directories of such names."""
+    inodes = [
+        ino
+        for (ino,) in rows.all(
+            "SELECT ino FROM inodes WHERE layer > ?1 UNION SELECT parent FROM dentries WHERE layer > ?1", after
+        )
+    ]
     names = rows.all("SELECT parent, name FROM dentries WHERE layer > ?", after)
     files = rows.all("SELECT ino FROM inodes WHERE layer > ? AND mode & 61440 <> 16384", after)
     return Forgotten(tuple(inodes), tuple(names), tuple(ino for (ino,) in files))
