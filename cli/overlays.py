@@ -106,11 +106,8 @@ def _place(mounts: Mounts, path: str) -> Path:
 
 
 @contextmanager
-def opened_overlay(found: Found, *, alone: bool = False) -> Iterator[OverlaySession]:
-    """Open *found*: what was written to its mount until now is in it; *alone*: no other command changes it meanwhile.
-
-    Raises as `Store`, WrongState when it is busy.
-    """
+def opened_overlay(found: Found) -> Iterator[OverlaySession]:
+    """Open *found*: what was written to its mount until now is in it. Raises as `Store`, WrongState when it is busy."""
     from dvfs.fs.overlay.desk import LiveDesk, LocalDesk
     from dvfs.fs.overlay.home import Overlays
     from dvfs.fs.syncpoint import sync
@@ -124,7 +121,7 @@ def opened_overlay(found: Found, *, alone: bool = False) -> Iterator[OverlaySess
         desk: Desk
         if found.directory is not None:
             sync(found.directory)
-            desk = LiveDesk(overlays.path(found.name), alone=alone)
+            desk = LiveDesk(overlays.path(found.name))
         else:
             desk = LocalDesk(_opened_here(stack, overlays, found.name, store))
         stack.callback(desk.close)

@@ -79,7 +79,7 @@ def command(
         goes_on=not no_remount,
         upload=upload,
     )
-    with opened_overlay(found, alone=True) as session:
+    with opened_overlay(found) as session:
         with progress(verbose) as bar:
             record = commit(session.desk, session.store, options, bar)
         if record is not None:

@@ -25,12 +25,11 @@ def command(paths: tuple[str, ...], overlay: str | None, yes: bool) -> None:
     What was moved is taken back at both ends; what comes back inside a directory that was removed brings it back.
     A file that is open meanwhile must be opened again. Edits that were committed stay.
     """
-    from dvfs.fs.overlay.committing import settle
+    from dvfs.fs.overlay.committing import alone
 
     found = find_overlay(paths, overlay)
     wanted = () if b"" in found.paths else found.paths
-    with opened_overlay(found, alone=True) as session:
-        settle(session.desk, session.store)
+    with opened_overlay(found) as session, alone(session.desk, session.store):
         differing: tuple[bytes, ...] | None = None
         if wanted:
             if session.desk.state().frozen:

@@ -88,11 +88,10 @@ def drop(directory: str | None, overlay: str | None, yes: bool) -> None:
 
 @contextmanager
 def _desk(directory: str | None, overlay: str | None) -> Iterator[tuple[Found, Desk]]:
-    from dvfs.fs.overlay.committing import settle
+    from dvfs.fs.overlay.committing import alone
 
     found = find_overlay((directory,) if directory else (), overlay, is_whole=True)
-    with opened_overlay(found, alone=True) as session:
-        settle(session.desk, session.store)
+    with opened_overlay(found) as session, alone(session.desk, session.store):
         yield found, session.desk
 
 

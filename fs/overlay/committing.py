@@ -71,10 +71,7 @@ def commit(desk: Desk, store: Store, options: CommitOptions, progress: Progress 
     Raises BadSource naming special files, and as `dvfs.store.commit.commit`; then all edits are where they were. Crash
     points besides its: `commit:after-freeze`, `commit:before-complete`, `commit:after-complete`.
     """
-    with _alone(desk.folder) as is_alone:
-        if not is_alone:
-            raise WrongState(f"a commit of the overlay {desk.folder.name} is running", hint="try again when it is done")
-        earlier = _settled(desk, store)
+    with alone(desk, store) as earlier:
         state = desk.freeze(new_version_id())
         store.crash("commit:after-freeze")
         with closing(Frozen(desk, store, state)) as frozen:
@@ -86,6 +83,18 @@ def commit(desk: Desk, store: Store, options: CommitOptions, progress: Progress 
                 frozen.complete(record)
                 store.crash("commit:after-complete")
     return record or earlier
+
+
+@contextmanager
+def alone(desk: Desk, store: Store) -> Iterator[Record | None]:
+    """Be the only one that commits the edits of *desk* or takes them back.
+
+    Completes a commit that had landed first, and yields its record. Raises WrongState when there is another.
+    """
+    with _alone(desk.folder) as is_alone:
+        if not is_alone:
+            raise WrongState(f"a commit of the overlay {desk.folder.name} is running", hint="try again when it is done")
+        yield _settled(desk, store)
 
 
 def settle(desk: Desk, store: Store) -> Record | None:

@@ -6,7 +6,6 @@ overlay.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from dvfs.fs.overlay.editing import Editing
 from dvfs.fs.overlay.landed import write_landed
 from dvfs.fs.overlay.layers import State
 from dvfs.fs.source import Committed
-from dvfs.store.errors import WrongState
 
 
 class Desk(Protocol):
@@ -64,18 +62,11 @@ class Desk(Protocol):
 
 
 class LiveDesk:
-    """The daemon that has the overlay in *folder*; *alone*: raises WrongState while another process is so."""
+    """The daemon that has the overlay in *folder*."""
 
-    def __init__(self, folder: Path, *, alone: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if alone:
-                _take_turn(self._handle, folder)
-            self.control = Control(folder)
-        except BaseException:
-            os.close(self._handle)
-            raise
+        self.control = Control(folder)
 
     def state(self) -> State:
         return State(**self.control.call("state"))
@@ -104,7 +95,6 @@ class LiveDesk:
 
     def close(self) -> None:
         self.control.close()
-        os.close(self._handle)
 
 
 class LocalDesk:
@@ -146,13 +136,3 @@ class LocalDesk:
 
     def close(self) -> None:
         self.editing.close()
-
-
-def _take_turn(handle: int, folder: Path) -> None:
-    """Have the folder *handle* to ourselves until it is closed, among those who ask for that."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise WrongState(
-            f"another command changes the overlay {folder.name}", hint="try again when it is done"
-        ) from exc
