@@ -28,6 +28,8 @@ COMMON = {"--store", "--debug", "-h", "--help"}
 GROUPS = {"scan options": "Scan options", "upload options": "Upload options"}
 EXAMPLES = {"Shared options": ["add"], "Scan options": ["add", "sync"], "Upload options": ["upload", "sync"]}
 """Commands that have all options of a group."""
+SHORT = {"stash": "stash push"}
+"""Groups that stand for one of their commands."""
 OTHER_VARIABLES = {"DVFS_CONFIG", "DVFS_STATE_DIR"}
 DIGEST_CONTEXTS = {f"dvfs 1 {kind}" for kind in ("block", "file", "leaf", "inner")}
 SYSTEM_MESSAGES = {
@@ -217,7 +219,7 @@ def test_every_command_line_in_the_documents_can_be_typed() -> None:
                 continue
             words = shlex.split(line, comments=True)
             options = {word.partition("=")[0] for word in words if word.startswith("-")}
-            name = " ".join(words[1:3]) if " ".join(words[1:3]) in commands() else words[1]
+            name = " ".join(words[1:3]) if " ".join(words[1:3]) in commands() else SHORT.get(words[1], words[1])
             assert name in commands() or name in options, f"{page}: {line}"
             assert options <= set(options_of(commands().get(name, program))), f"{page}: {line}"
             found += 1
