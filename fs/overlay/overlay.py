@@ -31,6 +31,8 @@ _LISTED_AT_ONCE = 256
 _MOST_DOOMED = 4096
 _MOST_DOOMED_BYTES = 64 << 20
 _TARGET_MAX = 4095
+_AHEAD_NS = 20_000_000
+"""The kernel's clock for files may be that much ahead of the coarse one, by which files of other systems have times."""
 NOREPLACE, EXCHANGE = 1, 2
 
 
@@ -58,6 +60,7 @@ class Overlay:
         self.view = view
         self._owner = owner
         self._clock = clock
+        self._told_ns = 0
 
     # --- looking
 
@@ -157,7 +160,7 @@ class Overlay:
         here = self._living(parent)
         if self.lookup(parent, name) is not None:
             raise Refused(errno.EEXIST)
-        now = self._clock.now_ns()
+        now = self._now()
         gid = owner.gid
         if here.mode & stat.S_ISGID:
             gid = here.gid
@@ -184,7 +187,7 @@ class Overlay:
             raise Refused(errno.ENOENT)
         if self.lookup(parent, name) is not None:
             raise Refused(errno.EEXIST)
-        now = self._clock.now_ns()
+        now = self._now()
         change = Change(self.rows)
         node = change.put(node._replace(nlink=node.nlink + 1, ctime_ns=now))
         change.name(parent, name, ino)
@@ -199,7 +202,7 @@ class Overlay:
         here, node = self._directory(parent), self._there(parent, name)
         if stat.S_ISDIR(node.mode):
             raise Refused(errno.EISDIR)
-        now = self._clock.now_ns()
+        now = self._now()
         change = Change(self.rows)
         change.unname(parent, name, in_version=self._in_version(parent, name))
         self._release(change, node, now)
@@ -213,7 +216,7 @@ class Overlay:
             raise Refused(errno.ENOTDIR)
         if not self._is_empty(node.ino):
             raise Refused(errno.ENOTEMPTY)
-        now = self._clock.now_ns()
+        now = self._now()
         change = Change(self.rows)
         change.unname(parent, name, in_version=self._in_version(parent, name))
         self._release(change, node, now)
@@ -238,7 +241,7 @@ class Overlay:
             if other.ino == node.ino:
                 return
             self._check_replaced(node, other)
-        now = self._clock.now_ns()
+        now = self._now()
         change = Change(self.rows)
         change.unname(parent, name, in_version=self._in_version(parent, name))
         change.name(new_parent, new_name, node.ino)
@@ -255,7 +258,7 @@ class Overlay:
         self.rows.write(change)
 
     def _exchange(self, here: Node, name: bytes, node: Node, there: Node, new_name: bytes, other: Node) -> None:
-        now = self._clock.now_ns()
+        now = self._now()
         change = Change(self.rows)
         change.name(here.ino, name, other.ino)
         change.name(there.ino, new_name, node.ino)
@@ -312,7 +315,9 @@ class Overlay:
     ) -> Node:
         """Change attributes of *ino*, of *mode* the permission bits; return it. *resize* gives it another size, too."""
         node = self.node(ino)
-        now = self._clock.now_ns()
+        if ctime_ns is not None:
+            self._told_ns = ctime_ns
+        now = self._now()
         change = Change(self.rows)
         if resize is not None:
             resized = resize(change, node)
@@ -362,10 +367,15 @@ class Overlay:
         node = self.node(ino)
         change = Change(self.rows)
         change.set_xattr(ino, name, value)
-        change.put(node._replace(ctime_ns=self._clock.now_ns()))
+        change.put(node._replace(ctime_ns=self._now()))
         self.rows.write(change)
 
     # --- inside
+
+    def _now(self) -> int:
+        """Return the time for what is changed now: never before that which the kernel gave what was written before."""
+        now = self._clock.now_ns()
+        return self._told_ns if 0 < self._told_ns - now < _AHEAD_NS else now
 
     def _of_version(self, found: Attributes) -> Node:
         inode, mode, size, mtime = found
