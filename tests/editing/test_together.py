@@ -94,14 +94,14 @@ def test_processes_write_through_mappings(pair: Callable[..., Pair]) -> None:
                 file.seek(choose.randrange(_SIZE // 64 // writers) * writers * 64)
                 file.write(bytes([choose.randrange(256)]) * 64)
         assert [other.wait(100) for other in others] == [0] * (writers - 1)
-        with (folder / "grown").open("r+b") as file:
+        with (folder / "grown").open("r+b") as grown:
             for size in (1, 5000, 12288):
-                file.truncate(size)
-                with mmap.mmap(file.fileno(), size) as mapped:
+                grown.truncate(size)
+                with mmap.mmap(grown.fileno(), size) as mapped:
                     mapped[size - 1] = size & 0xFF
-            file.truncate(5001)
-            file.truncate(9000)
-        with (folder / "f").open("rb") as file, mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_COPY) as mapped:
+            grown.truncate(5001)
+            grown.truncate(9000)
+        with (folder / "f").open("rb") as read, mmap.mmap(read.fileno(), _SIZE, access=mmap.ACCESS_COPY) as mapped:
             mapped[:100] = bytes(100)
         return (folder / "f").read_bytes() == _expected(folder)
 
@@ -177,9 +177,10 @@ def _refuses(lock: Callable[[], object]) -> bool:
     return False
 
 
-_TRY = (
-    "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB, *map(int, sys.argv[2:]))"
-)
+_TRY = """
+import fcntl, sys
+fcntl.lockf(open(sys.argv[1], "r+b"), fcntl.LOCK_EX | fcntl.LOCK_NB, *map(int, sys.argv[2:]))
+"""
 
 
 def _refused_elsewhere(path: Path, start: int, length: int) -> bool:
