@@ -58,6 +58,9 @@ missing_packages() {
         has_headers "$python" || python_package "$python" dev
         has_venv "$python" || python_package "$python" venv
     fi
+    for program in fio git rsync; do # the tests run them
+        have "$program" || echo "$program"
+    done
 }
 
 # What `make bench` compares with, or uses, besides: without one of them it leaves a column or a row out.
