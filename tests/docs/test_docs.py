@@ -44,6 +44,7 @@ LIBRARY_MESSAGES = {"Could not connect to the endpoint URL", "Unable to locate c
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs/CONFIGURATION.md").read_text()
 COMMANDS = (ROOT / "docs/COMMANDS.md").read_text()
+OPTIONS = COMMANDS + (ROOT / "docs/VERSIONS.md").read_text()
 SEMANTICS = (ROOT / "docs/SEMANTICS.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs/TROUBLESHOOTING.md").read_text()
 CONCURRENCY = (ROOT / "docs/design/concurrency.md").read_text()
@@ -70,10 +71,10 @@ def options_of(command: click.Command) -> dict[str, click.Option]:
 
 
 def documented() -> dict[str, set[str]]:
-    """Return the words of the options that docs/COMMANDS.md gives each command."""
+    """Return the words of the options that docs/COMMANDS.md and docs/VERSIONS.md give each command."""
     shared = {title: words_in(section(COMMANDS, heading)) for title, heading in GROUPS.items()}
     found: dict[str, set[str]] = {}
-    for heading, body in sections(COMMANDS, level=3):
+    for heading, body in sections(OPTIONS, level=3):
         named = [span.removeprefix("dvfs ") for span in code_spans(heading) if span.startswith("dvfs ")]
         words = words_in(body).union(*(shared[text] for text, _ in links(body) if text in shared))
         found |= {name: words | short_forms(words) for name in named}
@@ -170,7 +171,7 @@ def test_options_before_the_command() -> None:
 
 def test_values_of_options_are_documented_as_they_are() -> None:
     """Whether an option takes a value, many or none; what its default and its choices are."""
-    for heading, body in sections(COMMANDS, level=3):
+    for heading, body in sections(OPTIONS, level=3):
         named = [span.removeprefix("dvfs ") for span in code_spans(heading) if span.startswith("dvfs ")]
         named = named or EXAMPLES[heading]
         for row in table(body):

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from dvfs.store import labels
+from dvfs.store.commit import Request, commit
 from dvfs.store.crash import no_crash
 from dvfs.store.errors import InvalidInput, NotFound, WrongState
+from dvfs.store.ids import new_version_id
 from dvfs.store.latest import LATEST, settled
 from dvfs.store.record import Record, Status
 from dvfs.store.store import Store
 from dvfs.store.url import open_backend
+from tests.commit_kit import OPTIONS, MemoryFiles
 from tests.store_kit import Kit
 
 
@@ -156,6 +159,15 @@ def test_an_open_version_takes_latest_when_it_is_finished(store: Store) -> None:
     second = draft.finalize()
     assert store.resolve("tag:latest", "finished").id == second.id
     assert raw_holders(store) == [second.version]
+
+
+def test_a_commit_takes_latest_too(store: Store) -> None:
+    files = MemoryFiles()
+    parent = made(store, LATEST)
+    request = Request(id=new_version_id(), parent=parent, tags=(LATEST,))
+    child = commit(store, request, lambda: [files.file("f", b"new")], files, options=OPTIONS)
+    assert child is not None
+    assert raw_holders(store) == [child.version] == ["1.0.1"]
 
 
 def test_an_older_version_can_be_latest_again(store: Store) -> None:
