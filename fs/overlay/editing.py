@@ -12,16 +12,13 @@ from dvfs.fs.overlay.landed import take_landed
 from dvfs.fs.overlay.layers import prune, state
 from dvfs.fs.overlay.overlay import Overlay, Owner
 from dvfs.fs.overlay.rows import Change, Rows
-from dvfs.fs.overlay.schema import Node
+from dvfs.fs.overlay.schema import EDITED, Node
 from dvfs.fs.overlay.stashing import tidy
 from dvfs.fs.overlay.writing import Writing
 from dvfs.fs.source import Source
 from dvfs.fs.view import View
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.errors import WrongState
-
-EDITED = "edited"
-"""In meta 0 when nothing but times of directories differs from the version; mounted again, it shows them."""
 
 
 class FileClock(SystemClock):

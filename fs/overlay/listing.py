@@ -18,7 +18,7 @@ from dvfs.fs.mounts import Mount
 from dvfs.fs.overlay.home import STASH, About, Overlays
 from dvfs.fs.overlay.log import has_records
 from dvfs.fs.overlay.rows import DATABASE, LOG
-from dvfs.fs.overlay.schema import get_meta
+from dvfs.fs.overlay.schema import EDITED, get_meta
 
 _BLOCK_BYTES = 512
 _ROWS = "SELECT " + " OR ".join(
@@ -100,7 +100,8 @@ def _peek(folder: Path) -> _Found | None:
             return _Found(
                 is_clean=get_meta(connection, "clean") == 1 and not is_more,
                 child=get_meta(connection, "child") or "",
-                has_edits=is_more or bool(connection.execute(_ROWS, (committed,)).fetchone()[0]),
+                has_edits=is_more
+                or (get_meta(connection, EDITED) != 0 and bool(connection.execute(_ROWS, (committed,)).fetchone()[0])),
                 has_stash=bool(get_meta(connection, "stash")) and (folder / STASH).exists(),
                 has_begun=bool(get_meta(connection, "frozen")),
             )

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 SCHEMA_VERSION = 1
+EDITED = "edited"
+"""In meta 0 when nothing but times of directories differs from the version; mounted again, it shows them."""
 FIRST_NEW_INODE = 1 << 48
 """Inodes below it are entries of the version that was mounted: rank + 1."""
 
