@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from dvfs.store.ids import VersionId
+from dvfs.store.records import Records, Stored
 from tests.cli.conftest import Program
 from tests.cli.test_labels import made, searched
 
@@ -38,28 +42,28 @@ def test_d06_a_long_chain_is_whole_though_its_ancestors_are_deleted(dvfs: Progra
     assert [item["status"] for item in found] == ["completed"] + ["deleted"] * 11
 
 
-def test_d10_two_writers_of_one_version_are_both_heard(dvfs: Program) -> None:
-    """The last state wins nothing: what one says while the other has the record in hand stays."""
-    from dvfs.store.records import Records
-
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_d10_two_writers_of_one_version_are_both_heard(
+    dvfs: Program, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """The last state wins nothing: what others say after the *nth* time that one has read the record stays."""
     version = made(dvfs)
     load = Records.load
-    said: list[int] = []
+    loads: list[VersionId] = []
 
-    def overtaken(records: Records, name: str) -> object:
-        stored = load(records, name)  # type: ignore[arg-type]
-        if not said:
-            said.append(1)
+    def overtaken(records: Records, name: VersionId) -> Stored:
+        stored = load(records, name)
+        loads.append(name)
+        if len(loads) == nth:
             dvfs.ok("tag", version, "+other", "-q")
             dvfs.ok("metadata", version, "k", "1", "-q")
             dvfs.ok("publish", version, "-q")
         return stored
 
-    Records.load = overtaken  # type: ignore[method-assign, assignment]
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "load", overtaken)
         dvfs.ok("tag", version, "+mine", "-q")
-    finally:
-        Records.load = load  # type: ignore[method-assign]
+    assert len(loads) > nth
     (found,) = searched(dvfs)
     assert (sorted(found["tags"]), found["status"]) == (["mine", "other"], "published")
     assert dvfs.ok("metadata", version) == "k = 1\n"
