@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dvfs.store import latest
+from dvfs.store.catalog.diff import Difference
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.catalog.tree import Tree
+from dvfs.store.comparison import pending_changes
 from dvfs.store.edits import Finder, current
 from dvfs.store.errors import WrongState
 from dvfs.store.publish import counted, publish
@@ -144,6 +146,18 @@ class Draft:
         """Yield path and entry of all that the version has and gets, in catalog order; staged files lack digests."""
         with self._staging() as staging, self._draft_tree() as tree:
             yield from current(staging, tree)
+
+    def changes(self) -> Iterator[Difference]:
+        """Yield, in catalog order, how the version with what it gets differs from its base; staged files lack digests.
+
+        A staged file is taken for the same when size, mtime and permissions are.
+        """
+        base = self.record.base
+        with self._staging() as staging, self._draft_tree() as tree:
+            if base is None or tree is None:
+                yield from pending_changes(None, tree, staging)
+            else:
+                yield from pending_changes(Tree(base.page, tree.load), tree, staging)
 
     # --- the store
 

@@ -105,7 +105,7 @@ def current(staging: Staging, tree: Tree | None, folder: bytes = b"") -> Iterato
             there = finder.find(path)
             yield path, there if there is not None and there.is_dir else directory()
         elif row.source.kind != Kind.REMOVED:
-            yield path, _staged_entry(row)
+            yield path, staged_entry(row)
 
 
 def _uploaded(tree: Tree | None, folder: bytes) -> Iterator[tuple[bytes, Entry]]:
@@ -118,13 +118,14 @@ def _uploaded(tree: Tree | None, folder: bytes) -> Iterator[tuple[bytes, Entry]]
             yield path, entry
 
 
-def _staged_entry(row: Staged) -> Entry:
+def staged_entry(row: Staged) -> Entry:
+    """Return what *row*, which is no removal, makes of its path; a file that is not packed has no digest (zeros)."""
     source = row.source
     if source.kind == Kind.KEPT:
         return _kept_entry(source)
     if source.kind == Kind.LINK:
         return link(source.target, source.mtime_ns)
-    if source.kind == Kind.DIRECTORY:
+    if source.kind in (Kind.DIRECTORY, Kind.PARENT):
         return directory(source.mode, source.mtime_ns)
     entry = Entry(stat.S_IFREG | (source.mode & 0o7777), source.size, source.mtime_ns)
     return entry if row.digest is None else entry._replace(digest=row.digest)

@@ -103,6 +103,17 @@ def with_parents(paths: Iterable[bytes]) -> set[bytes]:
     return found
 
 
+def union(models: list[Model]) -> Model:
+    """What ClearML's rule says: a later tree overrides; a file over a directory, or the reverse, replaces it whole."""
+    result: Model = {}
+    for model in models:
+        for path, entry in model.items():
+            if path in result and result[path].is_dir and not entry.is_dir:
+                result = {old: kept for old, kept in result.items() if not old.startswith(path + b"/")}
+            result[path] = entry
+    return result
+
+
 NAMES = st.one_of(
     st.sampled_from([b"x", b"x-y", b"x.d", b"x!", b"a", b"b", b"\xff", b"\x01", b" ", b"\n"]),
     st.binary(min_size=1, max_size=3).filter(lambda name: not set(name) & {0, 47} and name not in (b".", b"..")),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dvfs.store.catalog.apply import Writer
 from dvfs.store.catalog.entry import Edit, Entry
@@ -17,6 +17,9 @@ from dvfs.store.catalog.key import key_of, parent_of, path_of
 from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.pages import Load
 from dvfs.store.catalog.tree import Tree
+
+Word = Literal["added", "modified", "removed"]
+"""What became of a path."""
 
 
 class Difference(NamedTuple):
@@ -29,6 +32,28 @@ class Difference(NamedTuple):
     @property
     def path(self) -> bytes:
         return path_of(self.key)
+
+    @property
+    def concerns_files(self) -> bool:
+        """Whether there was or is a file or a link; else it is a matter of directories alone."""
+        return any(entry is not None and not entry.is_dir for entry in (self.before, self.after))
+
+    @property
+    def word(self) -> Word:
+        """What became of the path; a file or link in place of a directory counts as added, the reverse as removed."""
+        before, after = self.before, self.after
+        if self.concerns_files:
+            before, after = (entry if entry is not None and not entry.is_dir else None for entry in (before, after))
+        if before is None:
+            return "added"
+        return "removed" if after is None else "modified"
+
+    @property
+    def entry(self) -> Entry:
+        """The entry that the word is about: the former one of what was removed."""
+        entry = self.before if self.word == "removed" else self.after
+        assert entry is not None
+        return entry
 
 
 def diff(before: Tree, after: Tree, *, mtimes: bool = False) -> Iterator[Difference]:

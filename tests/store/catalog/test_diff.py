@@ -10,7 +10,7 @@ from dvfs.store.catalog.diff import diff, merge
 from dvfs.store.catalog.entry import Entry, directory, link
 from dvfs.store.catalog.key import key_of
 from dvfs.store.catalog.tree import Tree
-from tests.catalog_model import Catalog, Model, items_of, models, small_file
+from tests.catalog_model import Catalog, Model, items_of, models, small_file, union
 
 
 def same(one: Entry | None, two: Entry | None) -> bool:
@@ -27,17 +27,6 @@ def test_diff_is_what_two_dicts_say(before: Model, after: Model) -> None:
     paths = sorted(differing, key=key_of)
     expected = [(path, before.get(path), after.get(path)) for path in paths]
     assert [(change.path, change.before, change.after) for change in found] == expected
-
-
-def union(models: list[Model]) -> Model:
-    """What ClearML's rule says: a later tree overrides; a file over a directory, or the reverse, replaces it whole."""
-    result: Model = {}
-    for model in models:
-        for path, entry in model.items():
-            if path in result and result[path].is_dir and not entry.is_dir:
-                result = {old: kept for old, kept in result.items() if not old.startswith(path + b"/")}
-            result[path] = entry
-    return result
 
 
 @given(st.lists(models(max_size=15), min_size=1, max_size=4))
