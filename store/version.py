@@ -34,6 +34,7 @@ class Version:
     ) -> None:
         self.record = record
         self.root = root
+        self.storage = storage
         self.cache = cache
         self.fetcher = Fetcher(storage, cache, parallel=parallel)
         self.pages = PageSource(TailBlocks(root.tail, self.fetcher), memory_bytes=page_memory_bytes)
