@@ -248,6 +248,17 @@ class Leaf:
         """Return the content digest of entry *index*, zeros unless it is a file."""
         return self._digests[32 * index : 32 * index + 32]
 
+    def with_digest(self, start: str) -> Iterator[int]:
+        """Yield the indices of the files whose digest in hex begins with *start*, at least two digits."""
+        head = bytes.fromhex(start[: len(start) // 2 * 2])
+        at = self._digests.find(head)
+        while at >= 0:
+            index, within = divmod(at, 32)
+            is_file = self.modes[index] & 0o170000 == stat.S_IFREG
+            if not within and is_file and self.digest_at(index).hex().startswith(start):
+                yield index
+            at = self._digests.find(head, at + 1)
+
     def target_at(self, index: int) -> bytes:
         """Return the target of the link *index*, b"" when it is none."""
         return self._targets.get(index, b"")
