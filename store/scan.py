@@ -18,10 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from dvfs.store.catalog.key import PATH_MAX_BYTES, check_path, key_of
+from dvfs.store.catalog.key import PATH_MAX_BYTES, check_path, key_of, parent_of
 from dvfs.store.errors import BadSource, InvalidInput
 from dvfs.store.failures import Failures, plural, printable
 from dvfs.store.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
+from dvfs.store.include import wildcards
 from dvfs.store.source import (
     Kind,
     Source,
@@ -40,8 +41,9 @@ _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
 class ScanOptions:
     """How to scan.
 
-    *recursive*: folders inside the given folders too. *follow_links*: take what symbolic links lead to; those that
-    lead nowhere or back up stay links. *exclude*: gitignore patterns, relative to each given folder.
+    *recursive*: folders inside the given folders too. *include*: of folders only the files and links that match one of
+    these wildcards, and the folders that they are in; see `include`. *follow_links*: take what symbolic links lead to;
+    those that lead nowhere or back up stay links. *exclude*: gitignore patterns, relative to each given folder.
     *skip_unreadable*, *skip_special*: leave such files (fifos, sockets, devices are special) out instead of failing.
     """
 
@@ -50,6 +52,7 @@ class ScanOptions:
     exclude: tuple[str, ...] = ()
     skip_unreadable: bool = False
     skip_special: bool = False
+    include: tuple[str, ...] = ()
 
 
 def expand(arguments: Iterable[str | bytes | os.PathLike[str] | os.PathLike[bytes]]) -> list[bytes]:
@@ -95,6 +98,7 @@ class Scan:
         self._options = options
         self._folder = folder
         self._rules = IgnoreRules.of(options.exclude)
+        self._includes = wildcards(options.include, recursive=options.recursive) if options.include else None
 
     def __iter__(self) -> Iterator[Source]:
         folders = [number for number, path in enumerate(self._paths) if os.path.isdir(path)]
@@ -137,7 +141,27 @@ class Scan:
             yield taken
 
     def _walk(self, folder: bytes) -> Iterator[Source]:
-        """Yield the sources of the local *folder* and, if recursive, of all below it, in catalog order."""
+        """Yield the sources of the local *folder* and, if recursive, of all below it, in catalog order.
+
+        With wildcards the folder is walked twice: which folders hold something must be known before their content.
+        """
+        if self._includes is None:
+            yield from self._walk_all(folder)
+            return
+        needed: set[bytes] = set()
+        told = self.failures, self.skipped
+        self.failures, self.skipped = Failures(), Failures()  # the second walk tells
+        for source in self._walk_all(folder):
+            parent = parent_of(source.path)
+            while source.kind is not Kind.DIRECTORY and parent not in needed:
+                needed.add(parent)
+                parent = parent_of(parent)
+        self.failures, self.skipped = told
+        for source in self._walk_all(folder):
+            if source.path in needed if source.kind is Kind.DIRECTORY else parent_of(source.path) in needed:
+                yield source
+
+    def _walk_all(self, folder: bytes) -> Iterator[Source]:
         stack: list[_Level] = []
         try:
             top = self._open_level(None, folder, folder, self._folder, b"")
@@ -198,7 +222,7 @@ class Scan:
         for name in names:
             try:
                 found = os.stat(name, dir_fd=level.handle, follow_symlinks=False)
-                taken = self._child(level, name, found)
+                taken = self._child(level, name, found) if self._is_wanted(level, name, found.st_mode) else None
             except FileNotFoundError:
                 continue  # removed since the folder was listed
             except OSError as exc:
@@ -212,6 +236,13 @@ class Scan:
                 level.pending.append(name)
             yield taken
         level.pending.reverse()
+
+    def _is_wanted(self, level: _Level, name: bytes, mode: int) -> bool:
+        """Tell whether the child of a folder is one that the wildcards, if there are any, let be looked at."""
+        if self._includes is None or stat.S_ISDIR(mode) or self._includes(level.places(name)[2]):
+            return True
+        led_to = self._followed(level, name) if self._options.follow_links and stat.S_ISLNK(mode) else None
+        return led_to is not None and stat.S_ISDIR(led_to.st_mode)
 
     def _child(self, level: _Level, name: bytes, found: os.stat_result) -> Source | None:
         """Return the source for one child of a folder; None if it is ignored or could not be taken."""
