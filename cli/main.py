@@ -27,11 +27,14 @@ SECTIONS: dict[str, dict[str, str]] = {
         "upload": "Upload what was added.",
         "close": "Upload what is left and finalize the version.",
         "finalize": "The same as close.",
+        "squash": "Merge versions, and all that they come from, into one.",
     },
     "Read versions": {
         "search": "List datasets.",
         "list": "List the content of a version.",
         "get": "Make a local copy of a version.",
+        "compare": "Show what differs between two versions.",
+        "verify": "Check a version in the store, or a local copy of it.",
         "use": "Choose the dataset that commands mean when none is named.",
         "log": "Show the lineage of a version as a graph.",
     },
@@ -52,7 +55,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Edit a mount": {
         "status": "Say what was edited.",
-        "diff": "Show what was edited, file by file.",
+        "diff": "Show what was edited, or what differs between two versions.",
         "commit": "Make the edits a child version.",
         "discard": "Take edits back.",
         "stash": "Put edits aside, and take them up again.",

@@ -10,7 +10,7 @@ import base64
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,14 @@ def note(text: str) -> None:
 def emit(document: Mapping[str, Json] | list[Json]) -> None:
     """Print *document* to stdout as JSON in one line."""
     click.echo(json.dumps(document))
+
+
+def emit_with(document: Mapping[str, Json], key: str, items: Iterable[Json]) -> None:
+    """Print *document* with *items* as the list *key* at its end: one JSON document, an item a line, kept nowhere."""
+    click.echo(json.dumps(document)[:-1] + (", " if document else "") + json.dumps(key) + ": [", nl=False)
+    for number, item in enumerate(items):
+        click.echo(("," if number else "") + "\n" + json.dumps(item), nl=False)
+    click.echo("]}")
 
 
 def log_to_stderr() -> None:

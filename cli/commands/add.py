@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     "--dataset-folder", default="", metavar="FOLDER", help="Where in the dataset to put them.  [default: its root]"
 )
 @click.option("--non-recursive", is_flag=True, help="Only the files of a folder itself, not of those in it.")
+@click.option(
+    "--wildcard",
+    cls=Many,
+    metavar="PATTERN...",
+    help="Of a folder only files that match one of these, at any depth: '*.jpg', 'left/*.jpg'.",
+)
 @scan_options
 @verbose_option
 @quiet_option()
@@ -50,6 +56,7 @@ def command(
     files: tuple[str, ...],
     dataset_folder: str,
     non_recursive: bool,
+    wildcard: tuple[str, ...],
     scan: ScanOptions,
     verbose: bool,
 ) -> None:
@@ -62,7 +69,7 @@ def command(
         draft = session.store.draft(session.named(dataset))
         count = draft.add_files(
             files,
-            replace(scan, recursive=not non_recursive),
+            replace(scan, recursive=not non_recursive, include=wildcard),
             dataset_folder=dataset_folder,
             on_path=path_printer(verbose),
         )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import fnmatch
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
+from dvfs.cli.differences import kind_of
 from dvfs.cli.options import Command, Many, common, dataset_option, json_option
 from dvfs.cli.output import Json, emit, name_fields, say, shown, wants_json
 from dvfs.cli.session import Session, opened
-from dvfs.store.errors import WrongState
 
 if TYPE_CHECKING:
+    from dvfs.store.catalog.diff import Difference
     from dvfs.store.catalog.entry import Entry
-    from dvfs.store.draft import Draft
-    from dvfs.store.version import Version
 
 _ROW = "{:64} | {:>12} | {:64}"
 _CHANGED_ROW = "{:8} | " + _ROW
@@ -49,38 +47,32 @@ def command(
     filters: tuple[str, ...],
     modified: bool,
 ) -> None:
-    """List the files and symbolic links of a version; with --json all entries, an object a line."""
+    """List the files and symbolic links of a version; with --json all entries, an object a line.
+
+    Of an open version what it has and what is going to be uploaded, which has no hash yet.
+    """
+    from dvfs.store.comparison import changes
+    from dvfs.store.listing import chooser, listed
+
     with opened() as session:
         spec = _spec(session, dataset, project, name, version)
         is_id = "/" not in spec and not spec.startswith("tag:")
         record = session.store.resolve(spec, "any" if is_id else "finished")
         if record.status.is_open:
-            _list_open(session.store.draft(record.id), filters, modified)
+            draft = session.store.draft(record.id)
+            fits = chooser(filters)
+            entries = ((path, entry) for path, entry in draft.entries() if fits(path))
+            _print(_changes(draft.changes(), filters) if modified else _content(entries), modified)
             return
-        opened_version = session.store.version(record)
-        try:
-            _print(_changes(opened_version) if modified else _content(opened_version), filters, modified)
-        finally:
-            opened_version.close()
+        with closing(session.store.version(record)) as found:
+            _print(_changes(changes(found), filters) if modified else _content(listed(found.tree, filters)), modified)
 
 
-def _list_open(draft: Draft, filters: tuple[str, ...], modified: bool) -> None:
-    """List what an open version has and gets, staged files too: those have no hash yet."""
-    if modified:
-        raise WrongState(
-            f"dataset {draft.record.title} ({draft.record.id}) is open: its changes are not settled",
-            hint="`dvfs close` finalizes it",
-        )
-    _print(((None, path, entry) for path, entry in draft.entries()), filters, modified)
-
-
-def _print(lines: Iterator[Line], filters: tuple[str, ...], modified: bool) -> None:
-    fits = _filter(filters)
-    chosen = (line for line in lines if fits(line[1]))
+def _print(lines: Iterator[Line], modified: bool) -> None:
     if not wants_json():
-        _print_table(chosen, modified)
+        _print_table(lines, modified)
         return
-    for line in chosen:
+    for line in lines:
         emit(_fields(*line))
 
 
@@ -92,47 +84,22 @@ def _spec(session: Session, dataset: str | None, project: str | None, name: str 
     return f"{project}/{name}" if version is None else f"{project}/{name}@{version}"
 
 
-def _content(version: Version) -> Iterator[Line]:
-    for path, entry in version.entries():
-        yield None, path, entry
+def _content(entries: Iterator[tuple[bytes, Entry]]) -> Iterator[Line]:
+    return ((None, path, entry) for path, entry in entries)
 
 
-def _changes(version: Version) -> Iterator[Line]:
-    from dvfs.store.catalog.diff import diff
-    from dvfs.store.catalog.tree import Tree
+def _changes(differences: Iterator[Difference], filters: tuple[str, ...]) -> Iterator[Line]:
+    from dvfs.store.listing import chooser
 
-    base = version.record.base
-    if base is None:
-        yield from (("added", path, entry) for path, entry in version.entries())
-        return
-    for difference in diff(Tree(base.page, version.pages.load), version.tree):
-        if difference.after is not None:
-            change = "added" if difference.before is None else "modified"
-            yield change, difference.path, difference.after
-        elif difference.before is not None:
-            yield "removed", difference.path, difference.before
-
-
-def _filter(patterns: tuple[str, ...]) -> Callable[[bytes], bool]:
-    """Return a test of paths: below one of the folders *patterns*, or matched as a whole by one of them."""
-    if not patterns:
-        return lambda path: True
-    folders = [os.fsencode(pattern).strip(b"/") for pattern in patterns]
-
-    def fits(path: bytes) -> bool:
-        return any(
-            path == folder or path.startswith(folder + b"/") or fnmatch.fnmatchcase(path, folder) for folder in folders
-        )
-
-    return fits
+    fits = chooser(filters)
+    return ((found.word, found.path, found.entry) for found in differences if fits(found.path))
 
 
 def _fields(change: str | None, path: bytes, entry: Entry) -> dict[str, Json]:
-    kind = "file" if entry.is_file else "directory" if entry.is_dir else "symlink"
     fields: dict[str, Json] = {} if change is None else {"change": change}
     fields |= name_fields("path", path)
     fields |= {
-        "kind": kind,
+        "kind": kind_of(entry),
         "size": entry.size,
         "mode": f"{entry.mode & 0o7777:04o}",
         "mtime_ns": entry.mtime_ns,

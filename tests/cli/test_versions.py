@@ -154,7 +154,6 @@ def with_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, st
         (["add", "OPEN", "--files", "no*ing"], 2),
         (["add", "OPEN", "--files", "source", "--dataset-folder", "../up"], 2),
         (["upload", "OPEN", "--compression", "best"], 2),
-        (["list", "OPEN", "--modified"], 4),
         (["get", "OPEN"], 4),
         (["get", "p/d", "--part", "0"], 2),
         (["get", "p/d", "--part", "2", "--num-parts", "2"], 2),
