@@ -75,7 +75,6 @@ def stored(tmp_path: Path) -> Stored:
 FILES = {
     "a": b"1",
     "a2": b"2",
-    "a2": b"2",
     "b/c": b"22",
     "b/d": b"",
     "big": noise(400_000, 1),
