@@ -53,9 +53,10 @@ def command(directories: tuple[str, ...], all_mounts: bool, lazy: bool) -> None:
 def _say_kept(state_dir: Path, mount: Mount) -> None:
     """Say how edits are taken up again, if any are kept."""
     from dvfs.fs.overlay.home import Overlays, default_name
+    from dvfs.fs.overlay.listing import holds_any
 
     overlays = Overlays(state_dir)
-    if mount.overlay not in overlays.names():
+    if mount.overlay not in overlays.names() or not holds_any(overlays.path(mount.overlay)):
         return
     about = overlays.about(mount.overlay)
     words = ["dvfs", "mount", "--rw", mount.title, mount.directory]

@@ -60,6 +60,12 @@ def listed(overlays: Overlays, mounts: Iterable[Mount]) -> list[Listed]:
     return [_listed(name, overlays.about(name), overlays.path(name), mounted.get(name)) for name in overlays.names()]
 
 
+def holds_any(folder: Path) -> bool:
+    """Tell whether the overlay in *folder* holds edits, a stash or a commit that was begun, or cannot be read."""
+    found = _peek(folder)
+    return found is None or found.has_edits or found.has_stash or found.has_begun
+
+
 def _listed(name: str, about: About, folder: Path, mount: Mount | None) -> Listed:
     is_locked = _is_locked(folder / "lock")
     found = _peek(folder)
