@@ -289,6 +289,7 @@ class Client:
         """Return what *work* returns, with the pages loaded that it needs."""
         while True:
             serial = self._live.rows.log.serial
+            self._live.clock.advance(1)
             try:
                 return work()
             except NotCached as exc:
@@ -422,6 +423,8 @@ class Client:
 
     def _check_rename(self, old: bytes, new: bytes, flags: int) -> None:
         """Refuse what the kernel refuses itself."""
+        if flags not in (0, NOREPLACE, EXCHANGE):
+            return
         if new.startswith(old + b"/"):
             self.node(old)
             if flags == NOREPLACE and self.exists(new):
@@ -467,15 +470,24 @@ class Client:
                 writing.fill(stack, begin, wait=True)
         write_all(writing.target(ino).handle, start, data)
         writing.wrote(ino, start, len(data), set_times=set_times)
+        self._stamp(ino)
         return len(data)
 
     def truncate(self, path: bytes, size: int) -> None:
         self.ftruncate(self.node(path).ino, size)
 
+    def _stamp(self, ino: int) -> None:
+        """Have the data file say that it was written now, by the clock of the overlay."""
+        node = self.overlay.node(ino)
+        now = self._live.clock.now_ns()
+        if node.floor is not None and os.path.exists(path := self.overlay.files.path(ino, node.layer)):
+            os.utime(path, ns=(now, now))
+
     def ftruncate(self, ino: int, size: int) -> None:
         self.do(
             lambda: self.overlay.setattr(ino, resize=lambda change, node: self.writing.truncate(change, node, size))
         )
+        self._stamp(ino)
 
     def open(self, path: bytes) -> int:
         ino = self.node(path).ino
@@ -492,6 +504,21 @@ class Plain:
 
     def __init__(self, top: Path) -> None:
         self.top = os.fsencode(top)
+
+    def build(self, tree: Kept) -> None:
+        """Make *tree* in it; directories get a time of now."""
+        for path in sorted(tree):
+            mode, mtime_ns, content = tree[path]
+            if stat.S_ISDIR(mode):
+                os.makedirs(self.at(path), exist_ok=True)
+                os.chmod(self.at(path), stat.S_IMODE(mode))
+            elif stat.S_ISLNK(mode):
+                self.symlink(content, path)
+            else:
+                self.mknod(path, mode)
+                self.write(path, 0, content)
+            if not stat.S_ISDIR(mode) and mtime_ns != NOW:
+                self.utime(path, mtime_ns)
 
     def at(self, path: bytes) -> bytes:
         return os.path.join(self.top, path) if path else self.top

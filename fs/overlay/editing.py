@@ -11,7 +11,7 @@ from dvfs.fs.overlay.home import STASH, About, Folder
 from dvfs.fs.overlay.landed import take_landed
 from dvfs.fs.overlay.layers import prune, state
 from dvfs.fs.overlay.overlay import Overlay, Owner
-from dvfs.fs.overlay.rows import Change, Rows
+from dvfs.fs.overlay.rows import Rows
 from dvfs.fs.overlay.schema import EDITED, Node
 from dvfs.fs.overlay.stashing import tidy
 from dvfs.fs.overlay.writing import Writing
@@ -87,6 +87,7 @@ class Editing:
         rows = self.rows
         rows.checkpoint()
         self.files.bury(rows.log.synced)
+        _drop_nameless(rows, self.files)
         found = state(rows)
         keeps = self.has_edits() or (self.folder.path / STASH).exists() or bool(found.frozen)
         has_times = not found.committed and rows.has_rows_above(0)
@@ -150,29 +151,34 @@ def open_editing(
 
 
 def _recover_sizes(rows: Rows, files: DataFiles) -> None:
-    """Take the size of a file that was written before a kill from its data file: writing touches no row."""
+    """Take size and mtime of a file that was written before a kill from its data file: writing touches no row."""
     for row in rows.all("SELECT * FROM inodes WHERE layer = ? AND floor NOT NULL", rows.top):
         node = Node._make(row)
         try:
             found = os.stat(files.path(node.ino, node.layer))
         except FileNotFoundError:
             continue
-        if found.st_size > node.size:
-            now = found.st_mtime_ns
-            rows.note(node._replace(size=found.st_size, mtime_ns=now, ctime_ns=now))
+        now = found.st_mtime_ns
+        if found.st_size and (found.st_size > node.size or now > node.ctime_ns):  # reading may have made an empty one
+            rows.note(node._replace(size=max(found.st_size, node.size), mtime_ns=now, ctime_ns=now))
     rows.save()
 
 
 def _drop_nameless(rows: Rows, files: DataFiles) -> None:
-    """Forget files that were open without a name when the mount ended."""
-    for row in rows.all("SELECT * FROM inodes WHERE nlink = 0 AND layer = ?", rows.top):
-        node = Node._make(row)
-        if rows.one("SELECT 1 FROM old_inodes WHERE ino = ?", node.ino) is None:
-            change = Change(rows)
-            change.drop(node)
-            rows.write(change, removes=True)
-            if node.floor is not None:
-                files.doom(node.ino, node.layer, node.size, rows.log.serial)
+    """Forget files that are open without a name, and their bytes, unless an older layer that is needed names them."""
+    named = "EXISTS (SELECT 1 FROM old_inodes o WHERE o.ino = n.ino)"
+    found = rows.all(f"SELECT ino FROM inodes n WHERE nlink = 0 AND (layer <= ? OR NOT {named})", state(rows).committed)
+    doomed: list[tuple[int, int]] = []
+    for (ino,) in found:
+        for table in ("inodes", "old_inodes"):
+            doomed += rows.all(f"SELECT ino, layer FROM {table} WHERE ino = ? AND floor NOT NULL", ino)
+        tables = ("inodes", "old_inodes", "xattrs", "old_xattrs")
+        rows.execute([(f"DELETE FROM {table} WHERE ino = ?", (ino,)) for table in tables])
+    if found:
+        rows.forget_memory()
+        rows.checkpoint()
+    for key in doomed:
+        files.remove(*key)
 
 
 def _remove_orphans(rows: Rows, files: DataFiles) -> None:

@@ -198,6 +198,7 @@ def test_an_open_file_without_a_name_keeps_its_bytes_through_a_commit(live: Live
 
     assert client.pread(ino) == expected
     client.close(ino)
+    client.mkdir(b"new")
     live.reopen()
     assert list(live.editing.files.all()) == []
     assert live.rows.one("SELECT 1 FROM inodes WHERE ino = ?", ino) is None
