@@ -233,7 +233,8 @@ class Overlay:
         if flags & EXCHANGE:
             if other is None:
                 raise Refused(errno.ENOENT)
-            self._exchange(here, name, node, there, new_name, other)
+            if other.ino != node.ino:
+                self._exchange(here, name, node, there, new_name, other)
             return
         if other is not None:
             if flags & NOREPLACE:
@@ -263,8 +264,7 @@ class Overlay:
         change.name(here.ino, name, other.ino)
         change.name(there.ino, new_name, node.ino)
         change.put(node._replace(ctime_ns=now))
-        if other.ino != node.ino:
-            change.put(other._replace(ctime_ns=now))
+        change.put(other._replace(ctime_ns=now))
         came = stat.S_ISDIR(node.mode) - stat.S_ISDIR(other.mode)
         if here.ino == there.ino:
             self._touch(change, here, now)
@@ -285,7 +285,7 @@ class Overlay:
     def forget(self, ino: int) -> None:
         """The kernel knows *ino* no more: what has no name goes for good."""
         node = self.rows.node(ino)
-        if node is None or node.nlink > 0 or node.layer != self.rows.top or self.rows.has_old_inode(ino):
+        if node is None or node.nlink > 0 or self.rows.has_old_inode(ino):
             return  # what older layers say of it is still needed
         change = Change(self.rows)
         change.drop(node)
