@@ -33,7 +33,20 @@ from dvfs.fs.overlay.snapshot import is_special
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.record import Record
 from dvfs.store.upload import UploadOptions
-from tests.overlay_kit import CELL, OLD_NS, Base, Kept, Live, Outcome, Plain, Tree, kept_tree, shown_ns, version_tree
+from tests.overlay_kit import (
+    CELL,
+    NOW,
+    OLD_NS,
+    Base,
+    Kept,
+    Live,
+    Outcome,
+    Plain,
+    Tree,
+    kept_tree,
+    shown_ns,
+    version_tree,
+)
 from tests.store.noise import noise
 
 NAMES = st.sampled_from([b"a", b"b", b"x", b"x-y", b"e", b"f", b"n", b"one", b"\xff"])
@@ -211,8 +224,19 @@ class OverlayMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         self._close_handles()
         if not self.live.reopen(self.parent):
-            self.ended.clear()
+            self._begin_anew()
         self._check_tidy()
+
+    def _begin_anew(self) -> None:
+        """Nothing was edited: another overlay lies on what was committed, which does not keep all."""
+        self.ended.clear()
+        found = self.live.client.tree()
+        assert kept_tree(found) == kept_tree(self.tree)
+        shutil.rmtree(self.plain.top)
+        self.plain.build(kept_tree(found))
+        for path, seen in found.items():
+            if stat.S_ISDIR(seen.mode) and seen.mtime_ns != NOW:
+                self.plain.utime(path, seen.mtime_ns)
 
     @rule()
     def kill(self) -> None:
