@@ -57,11 +57,6 @@ def model_of(store: Store, record: Record) -> Model:
         return dict(version.entries())
 
 
-def delete(store: Store, record: Record) -> None:
-    """Have the record say that the version is deleted."""
-    store.records.update(record.id, lambda newest: newest.with_fields(status=Status.DELETED))
-
-
 def without_times(model: Model) -> Model:
     return {path: entry._replace(mtime_ns=0) for path, entry in model.items()}
 

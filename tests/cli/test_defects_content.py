@@ -56,7 +56,7 @@ def test_d02_a_duplicate_of_what_was_uploaded_before_is_there(dvfs: Program) -> 
 def test_d03_a_pack_that_could_not_be_sent_is_told_and_sent_again(
     dvfs: Program, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    """Each pack in turn fails, the last one too; that of the catalog is the third."""
+    """The first pack, the last one of the data, and that of the catalog."""
     files = {"a": noise(900_000, 1), "b": noise(900_000, 2), "c": noise(900_000, 3)}
     folder = dvfs.folder / "source"
     folder.mkdir()
@@ -140,17 +140,28 @@ def test_d09_a_damaged_version_is_an_error_and_no_folder(dvfs: Program, tmp_path
     assert not list((tmp_path / "fresh" / "copies").iterdir())
 
 
-def test_d10_two_writers_of_an_open_version_keep_the_files_of_both(dvfs: Program, tmp_path: Path) -> None:
+def test_d10_two_writers_of_an_open_version_keep_the_files_of_both(
+    dvfs: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one writes the record between the first one's look at it and its own write."""
     other = {"DVFS_STATE_DIR": str(tmp_path / "other state"), "DVFS_CACHE_DIR": str(tmp_path / "other cache")}
     write(dvfs.folder / "one", {"a": "1", "same": "1"})
     write(dvfs.folder / "two", {"b": "2", "same": "2"})
     version = dvfs.ok("create", "--project", "p", "--name", "d", "-q").strip()
     dvfs.ok("add", version, "--files", "one")
     dvfs.ok("add", version, "--files", "two", environ=other)
+    replace_if = FolderBackend.replace_if
+    between = [lambda: dvfs.process("upload", version, environ=other)]
+
+    def slow(self: FolderBackend, key: str, data: Buffer, etag: str) -> str:
+        if between:
+            assert between.pop()().code == 0
+        return replace_if(self, key, data, etag)
+
+    monkeypatch.setattr(FolderBackend, "replace_if", slow)
     dvfs.ok("upload", version)
-    dvfs.ok("upload", version, environ=other)
     dvfs.ok("close", version)
-    assert copied(dvfs, version) == {"a": b"1", "b": b"2", "same": b"2"}
+    assert copied(dvfs, version) == {"a": b"1", "b": b"2", "same": b"1"}
 
 
 def test_d12_permissions_and_times_come_back(dvfs: Program) -> None:

@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 
 from dvfs.store.catalog.entry import directory, link
 from dvfs.store.catalog.inner import PageRef
@@ -15,11 +14,10 @@ from dvfs.store.catalog.pages import Load, Page
 from dvfs.store.comparison import ChangeCount, changes, compare, count
 from dvfs.store.draft import Draft
 from dvfs.store.folder import FolderBackend
-from dvfs.store.listing import listed
 from dvfs.store.record import Record
 from dvfs.store.scan import ScanOptions
 from dvfs.store.store import Store
-from tests.catalog_model import Catalog, Model, models, small_file
+from tests.catalog_model import Model, small_file
 from tests.lineage_kit import make, memory_store
 from tests.store_kit import UPLOAD, Kit
 
@@ -151,41 +149,3 @@ def test_changes_of_an_open_version_are_those_that_it_has_when_it_is_finished(tm
         assert pending(fresh) == {}
         fresh.add_files([tmp_path / "two"], SCAN)
         assert pending(fresh) == {"": "added", "d": "added", "new": "added"}
-
-
-# --- listing
-
-
-@given(models())
-def test_listing_with_patterns_is_what_a_look_at_all_gives(model: Model) -> None:
-    catalog = Catalog()
-    tree = catalog.build(model)
-    paths = [path for path in model if path]
-    for patterns in ([b"x"], [b"a/b", b"x*"], [b"b/*", b"a", b"a/x"], [b"x", b"x"], *[[path] for path in paths[:3]]):
-        found = [path for path, _ in listed(tree, patterns)]
-        assert len(found) == len(set(found))
-        by_hand = {
-            path
-            for path in model
-            for pattern in patterns
-            if path == pattern.strip(b"/")
-            or path.startswith(pattern.strip(b"/") + b"/")
-            or (pattern[-1:] == b"*" and path.startswith(pattern[:-1]))
-        }
-        if not any(set(path) & set(b"*?[") for path in patterns if path in paths):
-            assert set(found) == by_hand
-
-
-def test_listing_a_folder_reads_its_pages_alone() -> None:
-    catalog = Catalog()
-    model: Model = {b"": directory()}
-    for folder in range(50):
-        model[b"d%02d" % folder] = directory()
-        model |= {b"d%02d/f%02d" % (folder, number): small_file(b"%d" % number) for number in range(50)}
-    tree = catalog.build(model)
-    tree.load = catalog.cold()
-    assert len(list(listed(tree, [b"d07"]))) == 51
-    assert catalog.memory.reads < 60
-    tree.load = catalog.cold()
-    assert len(list(listed(tree, [b"d07/f1*", b"d07/f11"]))) == 10
-    assert catalog.memory.reads < 60

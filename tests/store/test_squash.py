@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from dvfs.store.catalog.entry import directory
 from dvfs.store.change_order import change_order
+from dvfs.store.deletion import delete
 from dvfs.store.errors import AlreadyExists, Corrupt, InvalidInput, NotFound, WrongState
 from dvfs.store.ids import VersionId
 from dvfs.store.record import Record, Status
 from dvfs.store.squash import squash
 from dvfs.store.store import Store
 from tests.catalog_model import Model, models, small_file, union, with_parents
-from tests.lineage_kit import delete, make, memory_store, model_of, replayed, without_times
+from tests.lineage_kit import make, memory_store, model_of, replayed, without_times
 from tests.memory_backend import MemoryBackend
 from tests.store_kit import Kit
 
@@ -77,7 +78,7 @@ def test_squash_is_what_dicts_say(plan: Plan, data: st.DataObject) -> None:
             bases.append(base)
         chosen = data.draw(st.lists(st.integers(0, len(plan) - 1), unique=True, min_size=1, max_size=3))
         for number in data.draw(st.sets(st.integers(0, len(plan) - 1), max_size=2)) - set(chosen):
-            delete(store, records[number])
+            delete(store, records[number].id, force=True)
         made = squash(store, [records[number].id for number in chosen], name="squashed")
         result = model_of(store, made)
 
@@ -132,8 +133,8 @@ def test_a_deleted_ancestor_counts_and_an_erased_one_is_known_by_its_child(store
     other = make(store, files(o="1"), name="other")
     two = make(store, files(a="1", o="1", c="3"), [one, other])
     three = make(store, files(a="1", o="1", c="3", d="4"), [two])
-    delete(store, one)
-    delete(store, two)
+    delete(store, one.id, force=True)
+    delete(store, two.id, force=True)
     expected = {"a": 1, "o": 1, "c": 1, "d": 1}
     assert names(model_of(store, squash(store, [three.id], name="squashed"))) == expected
     store.records.erase(store.records.load(one.id).record)
