@@ -142,6 +142,7 @@ def test_changes_of_an_open_version_are_those_that_it_has_when_it_is_finished(tm
         found = pending(draft)
         found.pop("", None)  # the root's mtime is that of the folder added last
         assert found == expected
+        assert {item.path: item.entry.size for item in draft.changes()}[b"new"] == 2  # what is staged counts
         draft.upload(UPLOAD)
         with closing(store.version(draft.finalize())) as version:
             assert {item.path.decode(): item.word for item in changes(version)} == expected
