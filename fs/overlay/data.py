@@ -30,33 +30,41 @@ Key = tuple[int, int]
 class DataFile:
     """The bytes that one layer holds of one inode. Open files are shared, and closed when they are not used lately."""
 
-    __slots__ = ("_cells", "_cells_handle", "_handle", "path")
+    __slots__ = ("_cells", "_cells_handle", "_handle", "_lock", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._handle = -1
         self._cells_handle = -1
         self._cells: Cells | None = None
+        self._lock = threading.Lock()
 
     @property
     def handle(self) -> int:
         """The descriptor of the bytes; the file is made where it is not. Raises OSError."""
         if self._handle < 0:
-            self._handle = _open(self.path)
+            with self._lock:
+                if self._handle < 0:
+                    self._handle = _open(self.path)
         return self._handle
 
     @property
     def cells(self) -> Cells:
         """The cells that count. Raises OSError."""
-        if self._cells is None:
-            self._cells_handle = _open(self.path + ".cells")
-            self._cells = Cells(self._cells_handle)
-        return self._cells
+        found = self._cells
+        if found is None:
+            with self._lock:  # of two, one would not know of what is added to the other
+                found = self._cells
+                if found is None:
+                    self._cells_handle = _open(self.path + ".cells")
+                    found = self._cells = Cells(self._cells_handle)
+        return found
 
     def sync(self) -> None:
         """Have what was written kept by a power cut. Raises OSError."""
         os.fdatasync(self.handle)
-        if self._cells is not None:
+        if self._cells is not None or os.path.exists(self.path + ".cells"):
+            assert self.cells is not None
             os.fdatasync(self._cells_handle)
 
     def __del__(self) -> None:
