@@ -62,7 +62,9 @@ class Log:
         if end + RESERVE_BYTES > self._allocated:
             self._allocate(end, removes=removes)
         try:
-            os.pwrite(self._file, record, self._position)
+            done = os.pwrite(self._file, record, self._position)
+            while done < len(record):
+                done += os.pwrite(self._file, record[done:], self._position + done)
         except OSError as exc:
             raise _translated(exc, self._path) from exc
         self._position = end
