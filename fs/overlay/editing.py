@@ -10,7 +10,7 @@ from dvfs.fs.overlay.data import DataFiles
 from dvfs.fs.overlay.home import STASH, About, Folder
 from dvfs.fs.overlay.landed import take_landed
 from dvfs.fs.overlay.layers import prune, state
-from dvfs.fs.overlay.overlay import Overlay, Owner
+from dvfs.fs.overlay.overlay import AHEAD_NS, Overlay, Owner
 from dvfs.fs.overlay.rows import Rows
 from dvfs.fs.overlay.schema import EDITED, Node
 from dvfs.fs.overlay.stashing import tidy
@@ -159,7 +159,8 @@ def _recover_sizes(rows: Rows, files: DataFiles) -> None:
         except FileNotFoundError:
             continue
         now = found.st_mtime_ns
-        if found.st_size and (found.st_size > node.size or now > node.ctime_ns):  # reading may have made an empty one
+        is_later = found.st_size and now > node.ctime_ns + AHEAD_NS  # reading may have made an empty one
+        if found.st_size > node.size or is_later:
             rows.note(node._replace(size=max(found.st_size, node.size), mtime_ns=now, ctime_ns=now))
     rows.save()
 

@@ -31,7 +31,7 @@ _LISTED_AT_ONCE = 256
 _MOST_DOOMED = 4096
 _MOST_DOOMED_BYTES = 64 << 20
 _TARGET_MAX = 4095
-_AHEAD_NS = 20_000_000
+AHEAD_NS = 20_000_000
 """The kernel's clock for files may be that much ahead of the coarse one, by which files of other systems have times."""
 NOREPLACE, EXCHANGE = 1, 2
 
@@ -375,7 +375,7 @@ class Overlay:
     def _now(self) -> int:
         """Return the time for what is changed now: never before that which the kernel gave what was written before."""
         now = self._clock.now_ns()
-        return self._told_ns if 0 < self._told_ns - now < _AHEAD_NS else now
+        return self._told_ns if 0 < self._told_ns - now < AHEAD_NS else now
 
     def _of_version(self, found: Attributes) -> Node:
         inode, mode, size, mtime = found
