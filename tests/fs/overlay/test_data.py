@@ -52,7 +52,7 @@ def test_a_doomed_file_goes_when_the_change_is_kept(tmp_path: Path) -> None:
     for number in range(3):
         assert files.get(INO + number, 1).handle >= 0
         assert files.get(INO + number, 1).cells is not None
-        files.doom(INO + number, 1, serial=number + 10)
+        files.doom(INO + number, 1, 100, serial=number + 10)
     assert files.doomed == 3
     files.bury(9)
     assert len(set(files.all())) == 3
