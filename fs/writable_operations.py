@@ -255,11 +255,15 @@ class WritableOperations(VersionOperations):
                 fill = partial(writing.fill, stack, start, wait=True)
                 await self._threads.run(self._threads.reads, fill, abandons=False)
         file = writing.target(fh)
-        if len(buf) < _LONG_WRITE_BYTES:
-            write_all(file.handle, off, buf)
-        else:  # meanwhile the next request is taken
-            write = partial(write_all, file.handle, off, buf)
-            await self._threads.run(self._threads.writes, write, abandons=False)
+        try:
+            if len(buf) < _LONG_WRITE_BYTES:
+                write_all(file.handle, off, buf)
+            else:  # meanwhile the next request is taken
+                write = partial(write_all, file.handle, off, buf)
+                await self._threads.run(self._threads.writes, write, abandons=False)
+        except OSError:
+            writing.failed(fh, off, len(buf))
+            raise
         writing.wrote(fh, off, len(buf), set_times=not self._writeback)
 
     async def fsync(self, fh: int, datasync: bool) -> None:

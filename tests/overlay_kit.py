@@ -468,7 +468,11 @@ class Client:
             except NotCached:
                 self.not_cached += 1
                 writing.fill(stack, begin, wait=True)
-        write_all(writing.target(ino).handle, start, data)
+        try:
+            write_all(writing.target(ino).handle, start, data)
+        except OSError:
+            writing.failed(ino, start, len(data))
+            raise
         writing.wrote(ino, start, len(data), set_times=set_times)
         self._stamp(ino)
         return len(data)

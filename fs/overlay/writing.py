@@ -114,6 +114,18 @@ class Writing:
         elif stop > node.size:
             self._rows.note(node._replace(size=stop))
 
+    def failed(self, ino: int, start: int, length: int) -> None:
+        """Have nothing of *length* bytes at *start* behind the end of file *ino*, of which some were written perhaps.
+
+        They would show when the file grows. Other writes to the file may be on their way.
+        """
+        node = self._rows.node(ino)
+        assert node is not None
+        handle = self._files.get(ino, node.layer).handle
+        start, stop = max(start, node.size), min(start + length, os.fstat(handle).st_size)
+        if start < stop:
+            write_all(handle, start, bytes(stop - start))
+
     def truncate(self, change: Change, node: Node, size: int) -> Node:
         """Give *node* another *size*, as part of *change*; return it. Raises Refused, NotCached, OSError.
 
@@ -141,12 +153,14 @@ class Writing:
         self._rows.save([ino])
         node = self._rows.node(ino)
         log = self._rows.log
-        if node is None or node.floor is None:
+        if node is None:
             return log.sync
-        file = self._files.get(ino, node.layer)
+        layers = [layer for layer, _ in self._lower(ino)] + ([] if node.floor is None else [node.layer])
+        files = [self._files.get(ino, layer) for layer in layers]
 
         def sync() -> None:
-            file.sync()
+            for file in files:
+                file.sync()
             log.sync()
 
         return sync
@@ -171,6 +185,7 @@ class Writing:
         """Return *node* with the top layer ready to hold bytes of it."""
         if node.layer == self._rows.top and node.floor is not None:
             return node
+        self._below(node)  # which may raise NotCached
         change = Change(self._rows)
         node = change.put(node, floor=self._floor(node))
         self._rows.write(change)
