@@ -93,7 +93,7 @@ class OverlayMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(paths or [b"none"]))
 
     def _any(self, data: st.DataObject) -> bytes:
-        return data.draw(st.sampled_from(sorted(path for path in self.tree if path)))
+        return data.draw(st.sampled_from(sorted(path for path in self.tree if path) or [b"none"]))
 
     def _file(self, data: st.DataObject) -> bytes:
         return self._some(data, stat.S_IFREG)
