@@ -127,17 +127,25 @@ class Snapshot:
 
     def path(self, ino: int, layer: int) -> bytes | None:
         """Return the path of directory *ino* at *layer*; None when it had none: it was removed, or was not there."""
-        if ino == ROOT_INODE:
-            return b""
-        known = self._paths.get((ino, layer), b"")
-        if known != b"":
-            return known
-        homes = self.homes(ino, layer)
-        found = self.path_of(homes[0], layer) if homes else None
-        if len(self._paths) >= _REMEMBERED:
+        unknown: list[tuple[int, bytes]] = []  # a tree may be deeper than Python calls itself
+        while (found := self._known(ino, layer)) == b"" and ino != ROOT_INODE:
+            homes = self.homes(ino, layer)
+            if not homes:
+                found = self._paths[ino, layer] = None
+                break
+            unknown.append((ino, homes[0][1]))
+            ino = homes[0][0]
+        if len(self._paths) + len(unknown) >= _REMEMBERED:
             self._paths.clear()
-        self._paths[ino, layer] = found
+        for below, name in reversed(unknown):
+            if found is not None:
+                found = found + b"/" + name if found else name
+            self._paths[below, layer] = found
         return found
+
+    def _known(self, ino: int, layer: int) -> bytes | None:
+        """Return what is remembered of `path`; b"" when nothing is, and of the root."""
+        return self._paths.get((ino, layer), b"")
 
     def path_of(self, key: Key, layer: int) -> bytes | None:
         """Return the path of *key* at *layer*; None when its directory had none."""
