@@ -72,6 +72,14 @@ class Folder:
             os.fsync(file.fileno())
         temporary.replace(self.path / _ABOUT)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether what is locked is the folder of this name still, and not one that is gone."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), os.stat(self.path / "lock"))
+        except FileNotFoundError:
+            return False
+
     def empty(self) -> None:
         """Remove all that is in it but the lock."""
         for path in self.path.iterdir():
@@ -87,7 +95,7 @@ class Folder:
         if self._lock < 0:
             return
         try:
-            if [path.name for path in self.path.iterdir()] == ["lock"]:
+            if self.is_there and [path.name for path in self.path.iterdir()] == ["lock"]:
                 (self.path / "lock").unlink()
                 self.path.rmdir()
         except OSError:
@@ -113,10 +121,13 @@ class Overlays:
     def take(self, name: str) -> Folder:
         """Lock the overlay *name*, made where there is none. Raises WrongState when it is in use."""
         while True:
-            folder = Folder(self.path(name))
-            if (folder.path / "lock").exists():
+            try:
+                folder = Folder(self.path(name))
+            except FileNotFoundError:
+                continue  # whoever had it removed it meanwhile
+            if folder.is_there:
                 return folder
-            folder.close()  # whoever had it removed it meanwhile
+            folder.close()
 
     def about(self, name: str) -> About:
         """Return what the overlay *name* lies on. Raises NotFound."""
