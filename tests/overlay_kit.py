@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +87,9 @@ Kept = dict[bytes, tuple[int, int, bytes]]
 """Path → mode, mtime (0 of directories), and bytes or target."""
 
 
-def write_base(top: Path) -> Path:
-    """Make the tree of FILES, with links and an empty directory, all of old times; return it."""
-    for path, data in FILES.items():
+def write_base(top: Path, files: Mapping[bytes, bytes] = FILES) -> Path:
+    """Make the tree of *files*, d/ among them, with links and an empty directory, all of old times; return it."""
+    for path, data in files.items():
         local = top / os.fsdecode(path)
         local.parent.mkdir(parents=True, exist_ok=True)
         local.write_bytes(data)

@@ -49,7 +49,15 @@ from tests.overlay_kit import (
 )
 from tests.store.noise import noise
 
-NAMES = st.sampled_from([b"a", b"b", b"x", b"x-y", b"e", b"f", b"n", b"one", b"\xff"])
+FILES = {
+    b"cells": noise(3 * CELL + 100, 1),
+    b"large": noise(140_000, 2),
+    b"d/e/x": b"x",
+    b"d/e/\xff": b"\xff",
+    b"m/n": b"",
+}
+"""Few, so that what is done meets what was done before."""
+NAMES = st.sampled_from([b"a", b"x", b"e", b"n", b"\xff"])
 EDGES = [0, 1, CELL - 1, CELL, CELL + 1, 2 * CELL, 3 * CELL + 100, 5 * CELL - 1]
 OFFSETS = st.one_of(st.sampled_from(EDGES), st.integers(0, 6 * CELL))
 LENGTHS = st.sampled_from([1, 2, 100, CELL - 1, CELL, CELL + 1, 2 * CELL])
@@ -139,7 +147,7 @@ class OverlayMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def remove_all(self, data: st.DataObject) -> None:
-        top = self._some(data, stat.S_IFDIR) or b"many"
+        top = self._some(data, stat.S_IFDIR) or b"d/e"
         for path in sorted((path for path in self.tree if path.startswith(top + b"/")), reverse=True):
             self._both("rmdir" if stat.S_ISDIR(self.tree[path].mode) else "unlink", path)
         self._both("rmdir", top)
@@ -166,6 +174,10 @@ class OverlayMachine(RuleBasedStateMachine):
     @rule(data=st.data(), name=st.sampled_from([b"user.a", b"user.b"]), value=st.sampled_from([None, b"", b"1"]))
     def setxattr(self, data: st.DataObject, name: bytes, value: bytes | None) -> None:
         self._both("setxattr", self._some(data, stat.S_IFREG, stat.S_IFDIR), name, value)
+
+    @rule(start=OFFSETS, length=LENGTHS)
+    def write_cells(self, start: int, length: int) -> None:
+        self._both("write", b"cells", start, noise(length, next(self.numbers)))
 
     @rule(data=st.data(), start=OFFSETS, length=LENGTHS)
     def write(self, data: st.DataObject, start: int, length: int) -> None:
@@ -343,7 +355,8 @@ def _shape(entry: Entry) -> tuple[int, int, int, bytes]:
     return entry.mode, mtime_ns, len(entry.target) if entry.is_link else entry.size, entry.target
 
 
-def test_an_overlay_behaves_as_a_plain_directory(base: Base, tmp_path: Path) -> None:
+def test_an_overlay_behaves_as_a_plain_directory(tmp_path: Path) -> None:
+    base = Base(write_base(tmp_path / "base" / "source", FILES), tmp_path / "base")
     folders = (tmp_path / f"{number}" for number in count(1))
 
     def machine() -> RuleBasedStateMachine:
