@@ -177,7 +177,8 @@ class OverlayMachine(RuleBasedStateMachine):
 
     @rule(start=OFFSETS, length=LENGTHS)
     def write_cells(self, start: int, length: int) -> None:
-        self._both("write", b"cells", start, noise(length, next(self.numbers)))
+        if b"cells" in self.tree and stat.S_ISREG(self.tree[b"cells"].mode):
+            self._both("write", b"cells", start, noise(length, next(self.numbers)))
 
     @rule(data=st.data(), start=OFFSETS, length=LENGTHS)
     def write(self, data: st.DataObject, start: int, length: int) -> None:
