@@ -365,7 +365,8 @@ def test_a_body_cut_short_is_unavailable(answer: bytes) -> None:
 
 @pytest.mark.usefixtures("keys")
 def test_a_server_that_knows_no_ranges() -> None:
-    server = OneAnswer(b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 10\r\n\r\n0123456789')
+    head = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 10\r\nConnection: close\r\n\r\n'
+    server = OneAnswer(head + b"0123456789")
     backend = S3Backend("bucket", "p", S3Options(endpoint_url=server.endpoint))
     try:
         assert backend.get(RECORD, 3, 4).data == b"3456"

@@ -13,7 +13,7 @@ from tests.fs.overlay import edits
 from tests.overlay_kit import Base, Client, Live, living, write_base
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """The version of `overlay_kit.FILES`; many children may be committed to it."""
     folder = tmp_path_factory.mktemp("overlay-base")
@@ -33,7 +33,7 @@ def client(live: Live) -> Client:
     return live.client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small_version(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Version]:
     folder = tmp_path_factory.mktemp("small")
     version, close = edits.open_version(edits.base(folder), folder)
