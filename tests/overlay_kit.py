@@ -427,8 +427,8 @@ class Client:
             return
         if new.startswith(old + b"/"):
             self.node(old)
-            if flags == NOREPLACE and self.exists(new):
-                raise OSError(errno.EEXIST, "")
+            if flags and self.exists(new) == (flags == NOREPLACE):
+                raise OSError(errno.EEXIST if flags == NOREPLACE else errno.ENOENT, "")
             raise OSError(errno.EINVAL, "")
         if old.startswith(new + b"/"):
             self.node(old)

@@ -368,6 +368,9 @@ def test_an_overlay_behaves_as_a_plain_directory(tmp_path: Path) -> None:
     run_state_machine_as_test(
         machine,  # type: ignore[arg-type]  # it is only called
         settings=settings(
-            max_examples=30, stateful_step_count=40, report_multiple_bugs=False, suppress_health_check=list(HealthCheck)
+            max_examples=120,
+            stateful_step_count=50,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
         ),
     )
