@@ -54,7 +54,9 @@ def test_git(pair: Callable[..., Pair]) -> None:
         git status --porcelain
         """
     )
-    edits.run("cd origin; git config pack.threads 1; git repack -adq; git fsck; git reset -q --hard side; git worktree add -q ../tree HEAD~1")
+    edits.run(
+        "cd origin; git config pack.threads 1; git repack -adq; git fsck; git reset -q --hard side; git worktree add -q ../tree HEAD~1"
+    )
     edits.check()
     edits.run("git -C clone fsck; git -C clone status --porcelain; git -C tree rev-parse HEAD")
 

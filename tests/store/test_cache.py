@@ -464,7 +464,9 @@ def test_processes_that_evict_at_once_agree(tmp_path: Path) -> None:
         info = cache.info()
         assert info.bytes <= 8 * SMALL
         report = cache.verify()
-        assert (report.blocks, report.damaged, report.strays) == (info.blocks, (), 0)
+        assert (report.damaged, report.strays) == ((), 0)
+        assert report.blocks <= info.blocks  # one that both knew may be noted after the other has evicted it
+        assert cache.info().blocks == report.blocks
 
 
 # -- the index
