@@ -55,7 +55,8 @@ def test_git(pair: Callable[..., Pair]) -> None:
         """
     )
     edits.run(
-        "cd origin; git config pack.threads 1; git repack -adq; git fsck; git reset -q --hard side; git worktree add -q ../tree HEAD~1"
+        "cd origin; git config pack.threads 1; git repack -adq; git fsck; git reset -q --hard side;"
+        " git worktree add -q ../tree HEAD~1"
     )
     edits.check()
     edits.run("git -C clone fsck; git -C clone status --porcelain; git -C tree rev-parse HEAD")

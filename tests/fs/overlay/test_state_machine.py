@@ -46,6 +46,7 @@ from tests.overlay_kit import (
     kept_tree,
     shown_ns,
     version_tree,
+    write_base,
 )
 from tests.store.noise import noise
 
