@@ -21,6 +21,7 @@ ERRNO: dict[type[errors.DvfsError], int] = {
     errors.InvalidInput: errno.EINVAL,
     errors.BadSource: errno.EIO,
     errors.SourceChanged: errno.EIO,
+    errors.Unsupported: errno.ENOTSUP,
     errors.Unavailable: errno.EIO,
     # EACCES would tell a program that the mode of its file forbids it.
     errors.AccessDenied: errno.EIO,

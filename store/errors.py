@@ -7,8 +7,9 @@
     ├── WrongState          the thing exists but its status forbids this
     ├── ReadOnly            it can be read, not changed
     ├── InvalidInput        the caller's words or files are wrong
-    │   └── BadSource       local files cannot be taken
-    │       └── SourceChanged   they are not what was staged
+    │   ├── BadSource       local files cannot be taken
+    │   │   └── SourceChanged   they are not what was staged
+    │   └── Unsupported     dvfs does not do this
     ├── Unavailable         the store does not answer: try again later
     │   └── AccessDenied    the store answers, and says no
     ├── Corrupt             bytes are not what their digest, name or format says
@@ -73,6 +74,10 @@ class BadSource(InvalidInput):
 
 class SourceChanged(BadSource):
     """Source files are not what was staged."""
+
+
+class Unsupported(InvalidInput):
+    """Dvfs does not do what is asked, or not yet."""
 
 
 class Unavailable(DvfsError):

@@ -20,6 +20,7 @@ CODES: dict[type[DvfsError], int] = {
     errors.InvalidInput: 2,
     errors.BadSource: 1,
     errors.SourceChanged: 1,
+    errors.Unsupported: 2,
     errors.Unavailable: 6,
     errors.AccessDenied: 6,
     errors.Corrupt: 5,
