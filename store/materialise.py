@@ -8,20 +8,21 @@ anything written outside of the target.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice, starmap
 from pathlib import Path
 
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.catalog.key import parent_of
-from dvfs.store.errors import Corrupt, DvfsError, InvalidInput, NoSpace
+from dvfs.store.errors import Corrupt, DvfsError, InvalidInput, NoSpace, NotFound
 from dvfs.store.version import Version
 
 OnFile = Callable[[bytes, int], None]
@@ -70,19 +71,27 @@ def cached_copy(
     *,
     part: int | None = None,
     num_parts: int | None = None,
+    paths: Collection[bytes] | None = None,
     workers: int = 8,
     on_file: OnFile | None = None,
 ) -> Path:
-    """Return a read-only copy of *version* (or a part, as `copy_out`) below *root*, made if it is not there yet."""
+    """Return a read-only copy of *version* (or a part, as `copy_out`) below *root*, made if it is not there yet.
+
+    *paths*: only these of the version, of a directory all in it. Raises NotFound for one that it has not.
+    """
     stretch = part_of(version.tree.entries, part, num_parts)
     name = version.record.id if num_parts is None else f"{version.record.id}_{part}_{num_parts}"
+    chosen = None
+    if paths is not None:
+        chosen = _ranks_of(version, paths)
+        name += "_" + hashlib.sha256(b"".join(path + b"\0" for path in sorted(set(paths)))).hexdigest()[:16]
     place = root / name
     if place.is_dir():
         return place
     _local(lambda: root.mkdir(parents=True, exist_ok=True), root)
     fresh = root / f".{name}.dvfs-{secrets.token_hex(4)}"
     try:
-        _Copy(version, fresh, workers, on_file, read_only=True).run(stretch)
+        _Copy(version, fresh, workers, on_file, read_only=True).run(stretch, chosen)
         os.rename(fresh, place)
     except OSError as exc:
         _remove(fresh)
@@ -106,6 +115,30 @@ def part_of(entries: int, part: int | None, num_parts: int | None) -> tuple[int,
     return start, start + size + (part < longer)
 
 
+def _ranks_of(version: Version, paths: Iterable[bytes]) -> list[tuple[int, int]]:
+    """Return the stretches of ranks, in order and apart, of *paths*, all below them and all directories above them."""
+    stretches: list[tuple[int, int]] = [(0, 1)]
+    for path in paths:
+        found = version.tree.find(path)
+        if found is None:
+            raise NotFound(f"dataset {version.record.title} ({version.record.id}) has no {os.fsdecode(path)!r}")
+        if found[1].is_dir:
+            stretches.append(version.tree.subtree(path))
+        above = path
+        while above:
+            located = version.tree.locate(above)
+            if located is not None:  # else the catalog is damaged, and making what is below says so
+                stretches.append((located[0], located[0] + 1))
+            above = parent_of(above)
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(stretches):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+        elif start < stop:
+            joined.append((start, stop))
+    return joined
+
+
 class _Copy:
     """One copy of *version* into the folder *root*, which it makes."""
 
@@ -117,14 +150,15 @@ class _Copy:
         self._keep = ~0o222 if read_only else ~0
         self._open: tuple[bytes, int] | None = None
 
-    def run(self, stretch: tuple[int, int]) -> None:
-        """Make the files with ranks in *stretch*, and all directories."""
+    def run(self, stretch: tuple[int, int], chosen: Sequence[tuple[int, int]] | None = None) -> None:
+        """Make the files with ranks in *stretch*, and all directories; of both only those with ranks in *chosen*."""
+        chosen = [(0, self._version.tree.entries)] if chosen is None else chosen
         try:
             os.mkdir(self._root, 0o700)
             with ThreadPoolExecutor(self._workers, thread_name_prefix="dvfs-copy") as pool:
                 pending: deque[Future[None]] = deque()
                 try:
-                    for rank, path, entry in self._version.tree.scan():
+                    for rank, path, entry in chain.from_iterable(starmap(self._version.tree.scan, chosen)):
                         if entry.is_dir or stretch[0] <= rank < stretch[1]:
                             self._make(path, entry, pool, pending)
                         while len(pending) > _AHEAD_FILES:
@@ -134,7 +168,7 @@ class _Copy:
                 finally:
                     for future in pending:
                         future.cancel()
-            self._finish_directories()
+            self._finish_directories(chosen)
         except OSError as exc:
             raise _as_error(exc, self._root) from exc
         finally:
@@ -179,18 +213,18 @@ class _Copy:
         if self._on_file is not None:
             self._on_file(path, entry.size)
 
-    def _finish_directories(self) -> None:
-        """Set modes and times of directories, those inside before those around them."""
-        stop = self._version.tree.entries
-        while stop:
-            leaf, index = self._version.tree.leaf_at(stop - 1)
-            for at in range(index, -1, -1):
-                mode = leaf.modes[at]
-                if stat.S_ISDIR(mode):
-                    directory = self._directory(leaf.path_at(at))
-                    os.fchmod(directory, mode & 0o7777 & self._keep)
-                    os.utime(directory, ns=(leaf.mtimes[at], leaf.mtimes[at]))
-            stop -= index + 1
+    def _finish_directories(self, chosen: Sequence[tuple[int, int]]) -> None:
+        """Set modes and times of directories with ranks in *chosen*, those inside before those around them."""
+        for start, stop in reversed(chosen):
+            while stop > start:
+                leaf, index = self._version.tree.leaf_at(stop - 1)
+                for at in range(index, max(-1, index - (stop - start)), -1):
+                    mode = leaf.modes[at]
+                    if stat.S_ISDIR(mode):
+                        directory = self._directory(leaf.path_at(at))
+                        os.fchmod(directory, mode & 0o7777 & self._keep)
+                        os.utime(directory, ns=(leaf.mtimes[at], leaf.mtimes[at]))
+                stop -= index + 1
 
     def _directory(self, path: bytes) -> int:
         """Return a descriptor of directory *path* of the copy, reached step by step without following links."""
