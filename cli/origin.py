@@ -7,7 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ RUN_VARIABLES: dict[str, str] = {
 """System → the environment variable in which it tells its jobs the id of their run."""
 
 
-def origin() -> Origin:
-    """Return where this process makes a version."""
+def origin(command: Sequence[str] | None = None) -> Origin:
+    """Return where this process makes a version, by *command*, by default `dvfs` with its arguments."""
     from dvfs.store.record import Origin
 
-    command = shlex.join(["dvfs", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
-    return Origin(command=command, commit=git_commit(), host=socket.gethostname(), runs=runs(os.environ))
+    words = ["dvfs", *sys.argv[1:]] if command is None else command
+    text = shlex.join(words).encode("utf-8", "backslashreplace").decode()
+    return Origin(command=text, commit=git_commit(), host=socket.gethostname(), runs=runs(os.environ))
 
 
 def creator() -> str:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TextIO
 
 from dvfs.cli.output import note, shown, shown_size, wants_json, wants_quiet
@@ -91,12 +91,16 @@ class Bar:
             self._width = 0
 
 
+def progress(verbose: bool = False) -> AbstractContextManager[Bar]:
+    """Return a bar that is drawn until the end of the block, where a command is to show one."""
+    return drawn(is_shown=sys.stderr.isatty() and not wants_json() and not wants_quiet(), verbose=verbose)
+
+
 @contextmanager
-def progress(verbose: bool = False) -> Iterator[Bar]:
-    """Return a bar that is drawn until the end of the block."""
-    is_wanted = sys.stderr.isatty() and not wants_json() and not wants_quiet()
-    bar = Bar(sys.stderr if is_wanted else None, verbose=verbose)
-    if not is_wanted:
+def drawn(*, is_shown: bool, verbose: bool) -> Iterator[Bar]:
+    """Return a bar that, if *is_shown*, is drawn until the end of the block."""
+    bar = Bar(sys.stderr if is_shown else None, verbose=verbose)
+    if not is_shown:
         yield bar
         return
     stop = threading.Event()
