@@ -1,0 +1,94 @@
+"""Stores as a Python program has them: opened at the first need, once in each process, closed at its end.
+
+Thread-safe. A process may fork at any time, also while other threads are at work here: the child opens stores of its
+own, and what it inherited is neither used nor closed in it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dvfs.store.cache import Cache
+    from dvfs.store.retry import RetryPolicy
+    from dvfs.store.s3 import S3Options
+    from dvfs.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Which store, and what this machine keeps for it. Plain values: it can be sent to another process.
+
+    *url*: canonical, see `url`. *state_dir*: staging and known records. *cache_dir*, *cache_bytes*: the cache and its
+    budget, None for that of the cache. *s3*, *retry*: how the store is spoken to.
+    """
+
+    url: str
+    state_dir: Path
+    cache_dir: Path
+    cache_bytes: int | None = None
+    s3: S3Options | None = None
+    retry: RetryPolicy | None = None
+
+
+@dataclass(slots=True)
+class _Process:
+    """What one process has opened, and its locks."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    opened: dict[StoreSettings, tuple[Store, Cache]] = field(default_factory=dict)
+    locks: dict[str, threading.RLock] = field(default_factory=dict)
+
+
+class Stores:
+    """The stores that a program uses, one for each `StoreSettings`."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, _Process] = {}
+
+    def open(self, settings: StoreSettings) -> Store:
+        """Return the store that *settings* name, opened in this process. Makes no request."""
+        here = self._here()
+        with here.lock:
+            found = here.opened.get(settings)
+            if found is None:
+                found = here.opened[settings] = _opened(settings)
+            return found[0]
+
+    def lock(self, name: str) -> threading.RLock:
+        """Return the lock called *name* of this process."""
+        return self._here().locks.setdefault(name, threading.RLock())
+
+    def close(self) -> None:
+        """Close what this process has opened; what is used afterwards is opened again."""
+        here = self._here()
+        with here.lock:
+            opened, here.opened = here.opened, {}
+        for store, cache in opened.values():
+            store.close()
+            cache.close()
+
+    def _here(self) -> _Process:
+        # Not under a lock, which a fork could copy while it is held; each of the two steps is one for all threads.
+        number = os.getpid()
+        found = self._processes.get(number)
+        if found is None:
+            found = self._processes.setdefault(number, _Process())
+            atexit.unregister(self.close)
+            atexit.register(self.close)
+        return found
+
+
+def _opened(settings: StoreSettings) -> tuple[Store, Cache]:
+    from dvfs.store.cache import Cache
+    from dvfs.store.store import Store
+    from dvfs.store.url import open_backend
+
+    backend = open_backend(settings.url, settings.s3, policy=settings.retry)
+    cache = Cache(settings.cache_dir, budget_bytes=settings.cache_bytes)
+    return Store(backend, state_dir=settings.state_dir, cache=cache), cache
