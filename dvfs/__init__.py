@@ -16,14 +16,15 @@ __version__ = "0.1.0"
 
 __all__ = ["Dataset", "DvfsError", "__version__"]
 
+if not TYPE_CHECKING:  # or every name would be one of the module
 
-def __getattr__(name: str) -> object:
-    if name == "Dataset":
-        from dvfs.dataset import Dataset
+    def __getattr__(name: str) -> object:
+        if name == "Dataset":
+            from dvfs.dataset import Dataset
 
-        return Dataset
-    if name == "DvfsError":
-        from dvfs.store.errors import DvfsError
+            return Dataset
+        if name == "DvfsError":
+            from dvfs.store.errors import DvfsError
 
-        return DvfsError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return DvfsError
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
