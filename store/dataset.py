@@ -166,10 +166,13 @@ class Dataset(Changes, Copies, Content, Labels):
         """
         opened = cls.surroundings.stores.open(cls.surroundings.settings(store))
         records = opened.search(
-            project=dataset_project, tags=_words(tags), ids=ids or (), only_completed=only_completed
+            project=dataset_project,
+            tags=_words(tags),
+            ids=ids or (),
+            only_completed=only_completed,
+            recursive=recursive_project_search,
         )
-        exact = None if recursive_project_search else dataset_project
-        return listed(records, project=exact, partial_name=partial_name)
+        return listed(records, partial_name)
 
     @classmethod
     def squash(

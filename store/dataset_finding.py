@@ -87,8 +87,8 @@ class Wanted:
         return record.status.is_finished or not self.only_completed
 
 
-def listed(records: list[Record], *, project: str | None, partial_name: str | None) -> list[Listed]:
-    """Return *records* as they are listed: those in just *project*, whose names *partial_name* matches somewhere.
+def listed(records: list[Record], partial_name: str | None) -> list[Listed]:
+    """Return *records* as they are listed, those whose names *partial_name* matches somewhere.
 
     *partial_name*: a regular expression, in any case of letters. Raises InvalidInput when it is none.
     """
@@ -111,5 +111,5 @@ def listed(records: list[Record], *, project: str | None, partial_name: str | No
             status=str(record.status),
         )
         for record in records
-        if project in (None, record.project) and matches(record.name)
+        if matches(record.name)
     ]

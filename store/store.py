@@ -92,17 +92,22 @@ class Store:
         tags: Iterable[str] = (),
         ids: Iterable[str] = (),
         only_completed: bool = True,
+        recursive: bool = True,
     ) -> list[Record]:
         """Return the records that fit all that is given, oldest first.
 
-        *project*: that project and those below it. *name*: any part of the name. *tags*: all of them. *ids*: one of
-        them. *only_completed*: finished versions only.
+        *project*: that project and, if *recursive*, those below it. *name*: any part of the name. *tags*: all of them.
+        *ids*: one of them. *only_completed*: finished versions only.
         """
         wanted_tags, wanted_ids = set(tags), set(ids)
 
         def fits(record: Record) -> bool:
             return (
-                (project is None or record.project == project or record.project.startswith(project + "/"))
+                (
+                    project is None
+                    or record.project == project
+                    or (recursive and record.project.startswith(project + "/"))
+                )
                 and (name is None or name.casefold() in record.name.casefold())
                 and wanted_tags <= set(record.tags)
                 and (not wanted_ids or record.id in wanted_ids)

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     metavar="PATTERN...",
     help="Of a folder only files that match one of these, at any depth: '*.jpg', 'left/*.jpg'.",
 )
+@click.option(
+    "--max-workers", type=click.IntRange(1), metavar="N", expose_value=False, help="Nothing: no file is read yet."
+)
 @scan_options
 @verbose_option
 @quiet_option()

@@ -30,6 +30,7 @@ _ROW = "{:16} | {:32} | {:16} | {:32} | {:19} | {:32}"
 @click.option("--project", metavar="PROJECT", help="Only this project, and those below it.")
 @click.option("--name", metavar="NAME", help="Only names that hold this, in any case of letters.")
 @click.option("--tags", cls=Many, metavar="TAG...", help="Only versions with all of these tags.")
+@click.option("--non-recursive-project-search", is_flag=True, help="With --project: not those below it.")
 @click.option("--not-only-completed", is_flag=True, help="Open versions too.")
 @click.option(
     "--path",
@@ -44,6 +45,7 @@ def command(
     project: str | None,
     name: str | None,
     tags: tuple[str, ...],
+    non_recursive_project_search: bool,
     not_only_completed: bool,
     path: str | None,
     digest: str | None,
@@ -55,7 +57,12 @@ def command(
     """
     with opened() as session:
         records = session.store.search(
-            project=project, name=name, tags=tags, ids=ids, only_completed=not not_only_completed
+            project=project,
+            name=name,
+            tags=tags,
+            ids=ids,
+            only_completed=not not_only_completed,
+            recursive=not non_recursive_project_search,
         )
         if path is None and digest is None:
             _show((record, None) for record in records)

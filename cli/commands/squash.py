@@ -25,6 +25,7 @@ from dvfs.cli.session import opened
 )
 @click.option("--tags", cls=Many, type=text, metavar="TAG...", help="Tags.")
 @click.option("--description", type=text, default="", metavar="TEXT", help="What it is.")
+@click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Nothing: no file is read.")
 @quiet_option("Print the id alone.")
 @json_option
 @common

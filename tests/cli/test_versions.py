@@ -374,3 +374,14 @@ def test_sync_of_an_empty_directory_and_of_a_mode_is_a_change(dvfs: Program, sou
     again = json.loads(dvfs.ok("sync", "--parents", child["id"], "--folder", "source", "--json"))
     assert again["version"] == "1.0.2"
     assert dvfs.ok("sync", "--parents", again["id"], "--folder", "source").startswith("Zero modifications")
+
+
+def test_words_of_clearml_that_have_little_to_do(dvfs: Program, source: Path) -> None:
+    deep = dvfs.ok("create", "--project", "p/deep", "--name", "e", "-q").strip()
+    first = dvfs.ok("create", "--project", "p", "--name", "d", "-q").strip()
+    dvfs.ok("add", "--files", source, "--max-workers", "3")
+    dvfs.ok("close")
+    search = ["search", "--not-only-completed", "--json", "--project", "p"]
+    assert [item["id"] for item in json.loads(dvfs.ok(*search))] == [deep, first]
+    assert [item["id"] for item in json.loads(dvfs.ok(*search, "--non-recursive-project-search"))] == [first]
+    assert dvfs.ok("squash", "--name", "flat", "--ids", first, "--verbose").startswith("Squashing completed")
