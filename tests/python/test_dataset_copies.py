@@ -169,3 +169,15 @@ def test_without_fuse_there_are_copies(home: Path, dataset: Dataset, monkeypatch
     assert dataset.get_local_copy(mount=True) == dataset.get_local_copy()
     assert read(dataset.get_mutable_local_copy("copy", mount=True)) == FILES
     assert not os.path.ismount("copy")
+
+
+def test_every_kind_of_store_is_copied_and_mounted(home: Path, mounts: Mounts, store_url: str) -> None:
+    write(home / "source", FILES)
+    dataset = Dataset.create("d", "p", store=store_url)
+    dataset.add_files("source")
+    dataset.finalize(auto_upload=True)
+    found = Dataset.get(dataset_name="d", store=store_url)
+    assert read(found.get_local_copy()) == FILES
+    assert read(found.get_local_copy(mount=True)) == FILES
+    child = Dataset.create(parent_datasets=[found])
+    assert child.get_default_storage() == dataset.get_default_storage()

@@ -19,6 +19,8 @@ from dvfs.store.errors import WrongState
 from dvfs.store.opened import Stores
 from tests.python.conftest import made, read, write
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # since Python 3.12, where threads are
+
 FILES = {f"{number}/{name}": f"{number} {name}".encode() * 100 for number in range(5) for name in "abc"}
 
 

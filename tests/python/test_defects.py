@@ -16,6 +16,8 @@ from dvfs.store.folder import FolderBackend
 from tests.python.conftest import made, read, write
 from tests.store.noise import noise
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # since Python 3.12, where threads are
+
 
 def on_another_machine(home: Path, dataset: Dataset) -> dict[str, bytes]:
     """Return what somebody who has nothing local gets."""
