@@ -1,6 +1,6 @@
 """The log of an overlay: every change, written before it is made, so that a killed daemon loses none.
 
-    record   length u32, crc32 of the payload u32, serial u64, payload
+    record   length u32, crc32 of the payload on top of that of the record before u32, serial u64, payload
 
 Records follow one another from the start of the file, their serials by one. When the database holds all of them, the
 next is written at the start again: what is left behind it has older serials, which end the reading. The file is
@@ -38,6 +38,7 @@ class Log:
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._position = 0
+        self._crc = 0
         self._allocated = os.fstat(self._file).st_size
         self.serial = serial
         self._synced = serial
@@ -45,10 +46,11 @@ class Log:
     def replay(self) -> Iterator[list[Statement]]:
         """Yield the changes that the database does not hold, in order; further ones are written after them."""
         data = os.pread(self._file, self._allocated, 0)
-        for payload, end in _records(data, self.serial):
+        for payload, end, crc in _records(data, self.serial):
             yield marshal.loads(payload)
             self.serial += 1
             self._position = end
+            self._crc = crc
 
     def append(self, statements: list[Statement], *, removes: bool = False) -> None:
         """Write a change; it is kept by a kill, not by a power cut. Raises NoSpace; then nothing is written.
@@ -57,7 +59,8 @@ class Log:
         """
         serial = self.serial + 1
         payload = marshal.dumps(statements, _MARSHAL_VERSION)
-        record = _HEAD.pack(len(payload), zlib.crc32(payload, serial & 0xFFFFFFFF), serial) + payload
+        crc = zlib.crc32(payload, self._crc if self._position else _first(serial))
+        record = _HEAD.pack(len(payload), crc, serial) + payload
         end = self._position + len(record)
         if end + RESERVE_BYTES > self._allocated:
             self._allocate(end, removes=removes)
@@ -69,6 +72,7 @@ class Log:
             raise _translated(exc, self._path) from exc
         self._position = end
         self.serial = serial
+        self._crc = crc
 
     def rewind(self, serial: int) -> None:
         """Have `replay` begin at the start again: the database holds no more than the change *serial*."""
@@ -128,18 +132,25 @@ def has_records(path: Path, serial: int) -> bool:
         return False
 
 
-def _records(data: bytes, serial: int) -> Iterator[tuple[bytes, int]]:
-    """Yield the records in *data* that follow that of *serial*: the payload, and where it ends."""
+def _first(serial: int) -> int:
+    """Return what the crc of the first record, that of *serial*, starts with."""
+    return serial & 0xFFFFFFFF
+
+
+def _records(data: bytes, serial: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the records in *data* that follow that of *serial*: the payload, where it ends, its crc."""
     end = 0
+    before = _first(serial + 1)
     while end + _HEAD.size <= len(data):
         length, crc, found = _HEAD.unpack_from(data, end)
         start = end + _HEAD.size
         payload = data[start : start + length]
         serial += 1
-        if found != serial or len(payload) != length or zlib.crc32(payload, serial & 0xFFFFFFFF) != crc:
+        if found != serial or len(payload) != length or zlib.crc32(payload, before) != crc:
             return
+        before = crc
         end = start + length
-        yield payload, end
+        yield payload, end, crc
 
 
 def _translated(exc: OSError, path: Path) -> NoSpace | Unavailable:

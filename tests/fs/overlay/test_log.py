@@ -198,3 +198,25 @@ def test_a_disk_that_fails_otherwise_is_said_to(path: Path, monkeypatch: pytest.
         with pytest.raises(Unavailable, match="Input/output error"):
             log.append(ONE)
         assert log.serial == log.bytes == 0
+
+
+def test_a_record_that_outlived_the_one_before_it_is_not_taken_for_the_next(path: Path) -> None:
+    log = Log(path, 0)
+    ends = []
+    for word in (b"first", b"lost!", b"third"):
+        log.append([(0, (word,))])
+        ends.append(log.bytes)
+    log.close()
+    whole = path.read_bytes()
+    with path.open("r+b") as file:  # a power cut took the second record alone
+        file.seek(ends[0])
+        file.write(bytes(ends[1] - ends[0]))
+    log = Log(path, 0)
+    assert list(log.replay()) == [[(0, (b"first",))]]
+    log.append([(0, (b"again",))])
+    assert log.bytes == ends[1]
+    log.close()
+    assert path.read_bytes()[ends[1] : ends[2]] == whole[ends[1] : ends[2]]
+    log = Log(path, 0)
+    assert list(log.replay()) == [[(0, (b"first",))], [(0, (b"again",))]]
+    log.close()
