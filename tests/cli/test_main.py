@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -138,15 +138,6 @@ def test_a_reader_that_goes_away_is_no_error_to_talk_about(dvfs: Program) -> Non
     assert process.wait() == 1
 
 
-def _interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Interrupt *process* until it ends; Python drops an interrupt that meets a finalizer."""
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=10)
-    raise AssertionError("it goes on in spite of interrupts")
-
-
 def test_an_interrupt_exits_130_though_the_store_does_not_answer(dvfs: Program) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
@@ -165,9 +156,11 @@ def test_an_interrupt_exits_130_though_the_store_does_not_answer(dvfs: Program) 
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # whoever runs the tests may ignore it
         )
         with silent.accept()[0]:
-            assert _interrupted(process) == ("", "\nerror: interrupted\n")
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", "\nerror: interrupted\n")
     assert process.returncode == 130
 
 
