@@ -67,6 +67,7 @@ KEYS: tuple[Key, ...] = (
     Key("cache_dir", "DVFS_CACHE_DIR", _text, "folder of the cache"),
     Key("cache_size", "DVFS_CACHE_SIZE", parse_size, "byte budget of the cache: 500M, 200GiB"),
     Key("retry_deadline", "DVFS_RETRY_DEADLINE", _seconds, "seconds to go on trying a store that does not answer"),
+    Key("provenance", "DVFS_PROVENANCE", _flag, "note in the store which runs make and read versions"),
     Key("s3.profile", "DVFS_S3_PROFILE", _text, "profile of the AWS configuration"),
     Key("s3.region", "DVFS_S3_REGION", _text, "region of the bucket"),
     Key("s3.endpoint_url", "DVFS_S3_ENDPOINT_URL", _text, "URL of an S3 service that is not AWS"),
@@ -111,6 +112,11 @@ class Config:
         self._file = read_file(self.path)
 
     @property
+    def folder(self) -> Path:
+        """The working directory of this run, as it began."""
+        return self._here
+
+    @property
     def path(self) -> Path:
         """The configuration file, which need not exist."""
         return self._folder("DVFS_CONFIG", "user_config_path", "config.toml")
@@ -136,6 +142,11 @@ class Config:
         """The byte budget of the cache; None leaves it to the cache."""
         value = self.get("cache_size").value
         return None if value is None else int(value)
+
+    @property
+    def has_provenance(self) -> bool:
+        """Whether runs are noted in the store."""
+        return bool(self.get("provenance").value)
 
     def get(self, name: str) -> Setting:
         """Return the setting *name*. Raises InvalidInput where there is none, or its value makes no sense."""
@@ -180,6 +191,8 @@ class Config:
             return str(self._platform("user_data_path") / "store")
         if name == "cache_dir":
             return str(self._platform("user_cache_path"))
+        if name == "provenance":
+            return True
         if name == "s3.region":
             return self._environ.get("AWS_REGION")  # botocore itself asks for AWS_DEFAULT_REGION only
         return None

@@ -37,6 +37,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "verify": "Check a version in the store, or a local copy of it.",
         "use": "Choose the dataset that commands mean when none is named.",
         "log": "Show the lineage of a version as a graph.",
+        "runs": "List the runs that made and read a version.",
     },
     "Look after versions": {
         "publish": "Publish a finalized version.",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvfs.cli.config import Config
-from dvfs.cli.session import opened_store
+from dvfs.cli.provenance import Notes
+from dvfs.cli.session import note, opened_store
 from dvfs.store.ids import VersionId
 
 if TYPE_CHECKING:
@@ -49,4 +51,5 @@ def open_for_mount(config: Config, dataset: str, overlay: tuple[str | None, Path
             tail=version.root.tail,
             folder=folder,
             store=store.backend.url,
+            on_mounted=partial(note, Notes(), config, store, record.id, "mounted"),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +13,8 @@ import click
 
 from dvfs.cli.config import Config
 from dvfs.cli.output import log_to_stderr
-from dvfs.cli.session import configuration, opened_store
+from dvfs.cli.provenance import Notes
+from dvfs.cli.session import configuration, note, opened_store
 from dvfs.cli.state import InUse
 
 if TYPE_CHECKING:
@@ -45,18 +46,23 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class OverlaySession:
-    """An overlay at hand: who answers for it, and the *store* that its version is in."""
+    """An overlay at hand: who answers for it, the *store* that its version is in, *notes* of what this run does."""
 
     config: Config
     found: Found
     about: About
     desk: Desk
     store: Store
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def in_use(self) -> InUse:
         """The dataset in use of its store."""
         return InUse(self.config.state_dir, self.store.backend.url)
+
+    def note(self, version: str, did: str) -> None:
+        """Do as `Session.note`."""
+        note(self.notes, self.config, self.store, version, did)
 
 
 def find_overlay(paths: tuple[str, ...], overlay: str | None, *, is_whole: bool = False) -> Found:
@@ -125,7 +131,9 @@ def opened_overlay(found: Found) -> Iterator[OverlaySession]:
         else:
             desk = LocalDesk(_opened_here(stack, overlays, found.name, store))
         stack.callback(desk.close)
-        yield OverlaySession(config, found, about, desk, store)
+        session = OverlaySession(config, found, about, desk, store)
+        yield session
+        session.notes.wait()
 
 
 def _opened_here(stack: ExitStack, overlays: Overlays, name: str, store: Store) -> Editing:

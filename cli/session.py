@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +16,7 @@ import click
 from dvfs.cli.config import Config, Value
 from dvfs.cli.options import invocation
 from dvfs.cli.output import log_to_stderr
+from dvfs.cli.provenance import Notes
 from dvfs.cli.state import InUse
 
 if TYPE_CHECKING:
@@ -30,11 +31,16 @@ def configuration(options: Mapping[str, Value | None] | None = None) -> Config:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open *store*, its dataset *in_use*, and the *config* they came from."""
+    """An open *store*, its dataset *in_use*, the *config* they came from, and *notes* of what this run does."""
 
     config: Config
     store: Store
     in_use: InUse
+    notes: Notes = field(default_factory=Notes)
+
+    def note(self, version: str, did: str) -> None:
+        """Note that this run *did* something with *version*; it is waited for, a moment, when the store is closed."""
+        note(self.notes, self.config, self.store, version, did)
 
     def named(self, dataset: str | None) -> str:
         """Return *dataset*, or the one in use when None. Raises UsageError when neither is there."""
@@ -50,15 +56,24 @@ def opened() -> Iterator[Session]:
     log_to_stderr()
     config = configuration()
     with opened_store(config) as store:
-        yield Session(config, store, InUse(config.state_dir, store.backend.url))
+        session = Session(config, store, InUse(config.state_dir, store.backend.url))
+        yield session
+        session.notes.wait()
+
+
+def note(notes: Notes, config: Config, store: Store, version: str, did: str) -> None:
+    """Note in *store* that this run *did* something with *version*, unless *config* says that runs are not noted."""
+    if config.has_provenance:
+        notes.note(store.backend, version, did, config.folder)
 
 
 @contextmanager
 def opened_store(config: Config) -> Iterator[Store]:
-    """Open the store and the cache that *config* names, and close them at the end."""
+    """Open the store and the cache that *config* names, and close them at the end. Raises InvalidInput."""
     from dvfs.store.store import Store
     from dvfs.store.url import open_backend
 
+    config.check()
     backend = open_backend(config.store_url, config.s3_options(), policy=config.retry_policy())
     with opened_cache(config) as cache:
         store = Store(backend, state_dir=config.state_dir, cache=cache)

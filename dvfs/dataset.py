@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from dvfs.store import dataset
 from dvfs.store.surroundings import Surroundings
-from dvfs.surroundings import ThisProgram
+from dvfs.surroundings import THIS_PROGRAM
 
 
 class Dataset(dataset.Dataset):
     __doc__ = dataset.Dataset.__doc__
 
-    surroundings: ClassVar[Surroundings] = ThisProgram()
+    surroundings: ClassVar[Surroundings] = THIS_PROGRAM

@@ -6,6 +6,7 @@ own: a daemon must not be forked off a process with threads.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from dvfs.cli.config import KEYS, Config
 from dvfs.cli.origin import creator, origin
 from dvfs.cli.output import shown
 from dvfs.cli.progress import drawn
+from dvfs.cli.provenance import Notes
 from dvfs.store.errors import DvfsError, Internal, WrongState, error_from
 from dvfs.store.opened import Stores, StoreSettings
 from dvfs.store.record import Origin
@@ -30,11 +32,14 @@ class ThisProgram:
 
     def __init__(self) -> None:
         self.stores = Stores()
+        self._noted: set[tuple[str, str, str]] = set()
+        self._notes = Notes(sys.argv)
 
     def settings(self, store: Local | None) -> StoreSettings:
         from dvfs.store.url import parse_url
 
         config = Config(os.environ, {"store": None if store is None else os.fspath(store)})
+        config.check()
         return StoreSettings(
             url=str(parse_url(config.store_url)),
             state_dir=config.state_dir,
@@ -52,6 +57,23 @@ class ThisProgram:
 
     def origin(self) -> Origin:
         return origin(sys.argv)
+
+    def note(self, settings: StoreSettings, version: str, did: str) -> None:
+        key = (settings.url, version, did)
+        if key in self._noted:
+            return
+        self._noted.add(key)  # a child of this process is part of the same run, and tells nothing again
+        config = Config(os.environ, {})
+        if not config.has_provenance:
+            return
+        backend = self.stores.open(settings).backend
+        atexit.unregister(self._notes.wait)
+        atexit.register(self._notes.wait)  # after the stores were opened, so that they are closed after it
+        self._notes.note(backend, version, did, config.folder)
+
+    def wait_for_notes(self) -> None:
+        """Wait a moment until what was noted is written, as the end of the program does."""
+        self._notes.wait()
 
     def run_name(self) -> str:
         name = Path(sys.argv[0]).stem.strip() if sys.argv else ""
@@ -78,6 +100,10 @@ class ThisProgram:
             if not _is_mounted(settings, dataset_id, directory, writable):  # by another process, meanwhile
                 raise
         return True
+
+
+THIS_PROGRAM = ThisProgram()
+"""What `dvfs.Dataset` and `dvfs.fsspec` share."""
 
 
 def _is_mounted(settings: StoreSettings, dataset_id: str, directory: Path, writable: bool) -> bool:

@@ -116,6 +116,8 @@ def _run(
             noted.append(mount)
             _log.info("mounted %s (%s) on %s", opened.title, opened.id, options.directory)
             on_ready(Ready(mount.directory, mount.id, mount.name, mount.version, mount.digest, mount.pid, mount.log))
+            if opened.on_mounted is not None:
+                opened.on_mounted()
 
         def committed(version: Committed) -> None:
             for mount in noted[-1:]:

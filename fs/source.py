@@ -76,6 +76,7 @@ class OpenedVersion:
     *id*, *name* (project/name), *version*, *digest* (hex): what it is. *budget_bytes* returns the bytes that the cache
     may take; it may block. *close* lets go of all that was opened; nothing is read after it. *tail*: pages of the
     catalog that come with its root, in one block. *folder*: of the overlay that takes edits, of *store*, its URL.
+    *on_mounted* is called once the mount answers; it returns at once.
     """
 
     source: Source
@@ -88,6 +89,7 @@ class OpenedVersion:
     tail: BlockRef | None = None
     folder: Folder | None = None
     store: str = ""
+    on_mounted: Callable[[], None] | None = None
 
     @property
     def title(self) -> str:

@@ -210,7 +210,10 @@ class Dataset(Changes, Copies, Content, Labels):
             origin=cls.surroundings.origin(),
             close=close_squashed_dataset is not False,
         )
-        return cls(settings, record)
+        merged = cls(settings, record)
+        if record.status.is_finished:
+            merged._note("made")
+        return merged
 
     @classmethod
     def delete(

@@ -184,6 +184,7 @@ class Changes(Handle):
                         hint="call upload() before, or finalize(auto_upload=True)",
                     )
                 self._record = draft.finalize()
+                self._note("made")
         except DvfsError as exc:
             if raise_on_error:
                 raise

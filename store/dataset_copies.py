@@ -82,6 +82,7 @@ class Copies(Handle):
             if mount:
                 place = self._settings.cache_dir / "mounts" / record.id
                 if self.surroundings.mount(self._settings, record.id, place, writable=False):
+                    self._note("Dataset")
                     return os.fspath(place)
             with closing(self._store.version(record)) as version:
                 path = cached_copy(
@@ -97,6 +98,7 @@ class Copies(Handle):
                 raise
             _log.warning("no local copy: %s", exc.message)
             return None
+        self._note("Dataset")
         return os.fspath(path)
 
     @overload
@@ -154,6 +156,7 @@ class Copies(Handle):
         try:
             record = self._finished()
             if mount and self.surroundings.mount(self._settings, record.id, target, writable=True):
+                self._note("Dataset")
                 return os.fspath(target)
             with closing(self._store.version(record)) as version:
                 copy_out(
@@ -169,6 +172,7 @@ class Copies(Handle):
                 raise
             _log.warning("no local copy: %s", exc.message)
             return None
+        self._note("Dataset")
         return os.fspath(target)
 
     def verify_dataset_hash(

@@ -52,6 +52,9 @@ class Handle:
         self._record = record
         return record
 
+    def _note(self, did: str) -> None:
+        self.surroundings.note(self._settings, self._record.id, did)
+
     def _draft(self) -> Draft:
         """Return the open version, for changing. Raises WrongState when it is finished."""
         return self._store.draft(self._record.id)

@@ -44,6 +44,13 @@ class Surroundings(Protocol):
         """Return where the program makes versions."""
         ...
 
+    def note(self, settings: StoreSettings, version: str, did: str) -> None:
+        """Note in the store of *settings* that this run *did* something with *version*, once; see `dvfs.store.runs`.
+
+        Returns at once; what goes wrong is logged.
+        """
+        ...
+
     def run_name(self) -> str:
         """Return what the program is called: the name of a dataset that nobody named."""
         ...

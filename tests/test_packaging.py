@@ -21,6 +21,7 @@ MAY_IMPORT = {"cli": {"cli", "fs", "store"}, "fs": {"fs", "store"}, "store": {"s
 ONLY_IN = {
     "trio": ("fs/",),
     "pyfuse3": ("fs/",),
+    "fsspec": (),
     "click": ("cli/",),
     "zstandard": ("store/codec.py",),
     "boto3": ("store/s3.py",),

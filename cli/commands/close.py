@@ -36,6 +36,7 @@ def command(
             with progress(verbose) as bar:
                 draft.upload(upload, bar)
         record = draft.finalize()
+        session.note(record.id, "made")
     if wants_json():
         emit(finished_fields(record))
     elif not wants_quiet():

@@ -84,6 +84,7 @@ def command(
             record = commit(session.desk, session.store, options, bar)
         if record is not None:
             session.in_use.set(record.id)
+            session.note(record.id, "made")
     if record is None:
         if wants_json():
             emit({"id": None})

@@ -61,26 +61,28 @@ def command(
         raise click.UsageError(f"--part {part} is not one of 0 to {num_parts - 1}", context)
     from dvfs.store.materialise import cached_copy, copy_out
 
-    with opened() as session, progress(verbose) as bar:
-        version = session.store.version(session.named(dataset))
-        try:
-            bar.on_total(version.tree.files, version.tree.size)
-            options = _Options(part=part, num_parts=num_parts, workers=max_workers or DEFAULT_WORKERS)
-            if copy is not None:
-                copy_out(version, copy, overwrite=overwrite, on_file=bar.on_file, **options)
-                path = copy
-            else:
-                path = cached_copy(version, session.config.cache_dir / "copies", on_file=bar.on_file, **options)
-        finally:
-            version.close()
-    if link is not None:
-        _make_link(link, path)
-    if wants_json():
-        emit({"id": version.record.id, "path": str(path)})
-    elif copy is not None and not wants_quiet():
-        say(f"Dataset local copy available for files at: {path}")
-    elif copy is None:
-        say(str(link or path))
+    with opened() as session:
+        with progress(verbose) as bar:
+            version = session.store.version(session.named(dataset))
+            try:
+                bar.on_total(version.tree.files, version.tree.size)
+                options = _Options(part=part, num_parts=num_parts, workers=max_workers or DEFAULT_WORKERS)
+                if copy is not None:
+                    copy_out(version, copy, overwrite=overwrite, on_file=bar.on_file, **options)
+                    path = copy
+                else:
+                    path = cached_copy(version, session.config.cache_dir / "copies", on_file=bar.on_file, **options)
+            finally:
+                version.close()
+        if link is not None:
+            _make_link(link, path)
+        session.note(version.record.id, "get")
+        if wants_json():
+            emit({"id": version.record.id, "path": str(path)})
+        elif copy is not None and not wants_quiet():
+            say(f"Dataset local copy available for files at: {path}")
+        elif copy is None:
+            say(str(link or path))
 
 
 def _make_link(link: Path, target: Path) -> None:

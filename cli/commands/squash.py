@@ -57,6 +57,7 @@ def command(
             origin=origin(),
         )
         session.in_use.set(record.id)
+        session.note(record.id, "made")
     if wants_json():
         emit(finished_fields(record))
     elif wants_quiet():

@@ -122,6 +122,8 @@ def command(
         with progress(verbose) as bar:
             draft.upload(upload, bar)
         record = draft.record if skip_close else draft.finalize()
+        if record.status.is_finished:
+            session.note(record.id, "made")
     if wants_json():
         emit(finished_fields(record) | changes)
     elif not wants_quiet():

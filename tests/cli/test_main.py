@@ -179,6 +179,7 @@ def test_config_shows_and_sets(dvfs: Program, tmp_path: Path) -> None:
         f"# state: {tmp_path}/state\n"
         "store = s3://bucket/data  # file\n"
         f"cache_dir = {tmp_path}/cache  # env\n"
+        "provenance = true  # default\n"
         "s3.path_style = true  # file\n"
     )
     assert dvfs("config", "store", "--unset", environ=environ).code == 0
