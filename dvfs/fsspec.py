@@ -112,7 +112,7 @@ class DvfsFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is unt
         return self._record(_split(self._strip_protocol(path))[0]).id
 
     def info(self, path: str, **kwargs: Any) -> Info:
-        """Return name, size, type, mode, mtime and, of a file, digest of *path*; links are followed."""
+        """Return name, size, type, mode, mtime and, of a file, digest (also as ETag) of *path*; links are followed."""
         path = self._strip_protocol(path)
         with _os_errors(path):
             place = self._at(path)
@@ -326,7 +326,7 @@ def _info(name: str, version: Version, path: bytes, entry: Entry) -> Info:
         "islink": entry.is_link,
     }
     if shown.is_file:
-        info["digest"] = shown.digest.hex()
+        info["digest"] = info["ETag"] = shown.digest.hex()
     if entry.is_link:
         info["destination"] = os.fsdecode(entry.target)
     return info
