@@ -126,6 +126,14 @@ class Index:
         query = "SELECT digest FROM block WHERE digest >= ? AND digest < ?"
         return {row[0] for row in self._run(lambda db: db.execute(query, (low, high)).fetchall())}
 
+    @property
+    def fork_lock(self) -> threading.Lock:
+        """What a fork waits for: under it, all is done."""
+        return self._lock
+
+    def before_fork(self) -> None:
+        """Nothing: the index is in no transaction now, and a child opens it anew."""
+
     def close(self) -> None:
         """Let go of the file; the next use opens it again."""
         with self._lock:
@@ -162,12 +170,20 @@ class Index:
             if self._in_memory or self._identity == self._file_identity():
                 return self._db
             self._disconnect()
-        import sqlite3
+        from dvfs.store.connections import connect
+        from dvfs.store.fork_gate import GATE
 
         if self._pid != os.getpid():
             self._db = None  # the parent's: closing it here would roll back what the parent is writing
         where = ":memory:" if self._in_memory else self._path
-        db = sqlite3.connect(where, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
+        GATE.add(self)
+        db = connect(
+            where,
+            is_idle_at_forks=True,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         self._db, self._pid = db, os.getpid()
         self.opened += 1
         # Not durable against a crash of the machine, which at worst costs a rebuild; kill -9 does no harm.

@@ -62,19 +62,33 @@ class RecordCache:
             except _errors():
                 return
 
+    @property
+    def fork_lock(self) -> threading.Lock:
+        """What a fork waits for: under it, all is done."""
+        return self._lock
+
+    def before_fork(self) -> None:
+        """Close the file, which a child must not have open through its parent; the next use opens it again."""
+        self._disconnect()
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            import sqlite3
+            from dvfs.store.connections import connect
+            from dvfs.store.fork_gate import GATE
 
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self._path, timeout=_TIMEOUT_SECONDS, check_same_thread=False)
+            GATE.add(self)
+            self._database = connect(self._path, timeout=_TIMEOUT_SECONDS, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute("CREATE TABLE IF NOT EXISTS record (id TEXT PRIMARY KEY, etag TEXT, body BLOB)")

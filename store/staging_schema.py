@@ -51,10 +51,10 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
 
     Raises NoSpace, Corrupt, UnsupportedFormat, Unavailable.
     """
-    import sqlite3  # only commands that stage need it
+    from dvfs.store import connections  # only commands that stage need sqlite3
 
     with database_errors(path, DAMAGE_HINT):
-        connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+        connection = connections.connect(path, timeout=timeout, isolation_level=None)
         try:
             connection.execute("PRAGMA page_size = 16384")
             connection.execute("PRAGMA journal_mode = WAL")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dvfs import Dataset
-from dvfs.store.errors import WrongState
+from dvfs.store.errors import Unavailable, WrongState
 from dvfs.store.opened import Stores
 from tests.python.conftest import made, read, write
 
@@ -76,6 +76,64 @@ def test_a_fork_while_other_threads_are_at_work_leaves_no_lock_behind(home: Path
         done.set()
         holder.join()
     assert len(opened.list_files()) == len(FILES) - 1
+
+
+def test_forks_under_load_neither_hang_nor_fail(home: Path) -> None:
+    """Other threads are in SQLite nearly all the time."""
+    dataset = made(home, FILES)
+    stop = threading.Event()
+
+    def work(name: str) -> None:
+        opened = Dataset.create(name, "p")
+        while not stop.is_set():
+            opened.add_files(home / "made-0")
+            assert Dataset.list_datasets(partial_name="^d$")
+
+    def child() -> None:
+        assert read(dataset.get_local_copy()) == FILES
+        assert len(Dataset.list_datasets()) == 1
+        new = Dataset.create(parent_datasets=[dataset])
+        new.remove_files("0")
+        assert len(new.list_files()) == len(FILES) - 3
+
+    workers = [threading.Thread(target=work, args=(name,)) for name in ("one", "two")]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in range(15):
+            in_child(child)
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+
+
+def test_what_another_thread_had_open_is_not_opened_in_a_child(home: Path) -> None:
+    dataset = Dataset.create("d", "p")
+    source = write(home / "source", {"a": "1"})
+    opened, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with dataset._draft()._staging():
+            opened.set()
+            done.wait()
+
+    def child() -> None:
+        with pytest.raises(Unavailable, match="another thread had it open when this process was forked"):
+            dataset.add_files(source)
+        other = Dataset.create("other", "p")
+        assert other.add_files(source) == 1
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    opened.wait()
+    try:
+        in_child(child)
+    finally:
+        done.set()
+        holder.join()
+    in_child(lambda: dataset.add_files(source))
+    assert dataset.list_files() == ["a"]
 
 
 def test_threads_share_a_version(home: Path) -> None:
