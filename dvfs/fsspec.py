@@ -109,7 +109,9 @@ class DvfsFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is unt
 
     def version_of(self, path: str) -> str:
         """Return the id of the version that *path* is in."""
-        return self._record(_split(self._strip_protocol(path))[0]).id
+        path = self._strip_protocol(path)
+        with _os_errors(path):
+            return self._record(_split(path)[0]).id
 
     def info(self, path: str, **kwargs: Any) -> Info:
         """Return name, size, type, mode, mtime and, of a file, digest (also as ETag) of *path*; links are followed."""

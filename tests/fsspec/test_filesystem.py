@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import io
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +153,21 @@ def test_files_read_as_they_were_written(fs: DvfsFileSystem, tmp_path: Path) -> 
     fs.get(f"{TOP}/big.bin", f"{tmp_path}/big")
     assert (tmp_path / "big").read_bytes() == BIG
     assert fsspec.get_mapper(f"dvfs://{TOP}/img")["deep/er/dog.png"] == b"dog"
+
+
+def test_urls_go_through_other_file_systems(fs: DvfsFileSystem, published: Published, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("in/x", b"zipped")
+    record = published.publish({"a.zip": packed.getvalue(), "b.gz": gzip.compress(b"text\n")}, name="packed")
+    with fsspec.open(f"zip://in/x::dvfs://{record.id}/a.zip") as file:
+        assert file.read() == b"zipped"
+    with fsspec.open(f"dvfs://{record.id}/b.gz", "rt", compression="infer") as file:
+        assert file.read() == "text\n"
+    local = fsspec.open_local(f"simplecache::dvfs://{TOP}/a.csv", simplecache={"cache_storage": str(tmp_path / "kept")})
+    assert Path(local).read_bytes() == FILES["a.csv"]
+    many = fsspec.open_files(f"dvfs://{TOP}/img/*.png")
+    assert [file.path for file in many] == [f"{TOP}/img/100%25.png", f"{TOP}/img/cat@2x.png"]
 
 
 def test_files_are_read_at_any_place_in_any_piece(fs: DvfsFileSystem) -> None:

@@ -22,6 +22,8 @@ from dvfs.store.url import open_backend
 from dvfs.surroundings import THIS_PROGRAM
 from tests.fsspec.conftest import BIG, FILES, Published
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # since Python 3.12, where threads are
+
 
 def in_child(work: Callable[[], object]) -> None:
     """Run *work* in a child that is forked off just here, as it is; it must end well."""
