@@ -64,6 +64,12 @@ class OpenVersions:
         del dropped  # closes outside of the lock
         return found
 
+    def forget(self) -> None:
+        """Hold none any more in this process: each closes when nobody else does."""
+        with self._stores.lock(_LOCK):
+            dropped = self._processes.pop(os.getpid(), None)
+        del dropped  # closes outside of the lock
+
 
 def _close(version: Version, process: int) -> None:
     """Close *version* in the process that opened it, and wait for nobody: whoever reads holds it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dvfs.fsspec import DvfsFileSystem
+from dvfs.fsspec import _VERSIONS, DvfsFileSystem
 from dvfs.store.record import Record
 from dvfs.store.url import open_backend
 from dvfs.surroundings import THIS_PROGRAM
@@ -84,8 +85,10 @@ def settings(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     yield told
     THIS_PROGRAM.wait_for_notes()
-    THIS_PROGRAM.stores.close()
     DvfsFileSystem.clear_instance_cache()
+    _VERSIONS.forget()
+    gc.collect()
+    THIS_PROGRAM.stores.close()
 
 
 @pytest.fixture
