@@ -20,6 +20,11 @@ class Gate:
         self._changed = trio.Condition()
         self._turn = trio.Lock()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody is alone, or about to be: what is done at once needs no more than this."""
+        return not self._is_shut
+
     @asynccontextmanager
     async def inside(self) -> AsyncIterator[None]:
         """Pass the gate, once nobody is alone."""

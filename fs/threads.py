@@ -18,14 +18,12 @@ import trio
 _T = TypeVar("_T")
 
 PAGE_THREADS = 16
-WRITE_THREADS = 2
 READ_THREADS = 64
 """A read waits for the store; as many may wait as a data loader has workers, and more."""
 
 
 class Threads:
-    """Limits: *pages* for pages of the catalog, *reads* for bytes of files, *writes* for long writes to the local disk,
-    *chores* for what nobody waits for.
+    """Limits: *pages* for pages of the catalog, *reads* for bytes of files, *chores* for what nobody waits for.
 
     Pages have a limit of their own, so that readers of a slow store do not keep others from listing directories.
     """
@@ -35,12 +33,10 @@ class Threads:
         *,
         pages: int = PAGE_THREADS,
         reads: int = READ_THREADS,
-        writes: int = WRITE_THREADS,
         chores: int = 2,
     ) -> None:
         self.pages = trio.CapacityLimiter(pages)
         self.reads = trio.CapacityLimiter(reads)
-        self.writes = trio.CapacityLimiter(writes)
         self.chores = trio.CapacityLimiter(chores)
         self._awaited = 0
 

@@ -35,7 +35,6 @@ _T = TypeVar("_T")
 _MOST_LOADS = 1000
 """A question that needs more pages than this, one after another, is given up."""
 _LISTED_AT_ONCE = 512
-_LONG_WRITE_BYTES = 256 << 10
 
 
 @guarded
@@ -237,6 +236,8 @@ class WritableOperations(VersionOperations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         if fh == SYNC_INODE or not buf:
             return len(buf)
+        if self.gate.is_open and self._writing.write_at_once(fh, off, buf, set_times=not self._writeback):
+            return len(buf)
         async with self.gate.inside():
             try:
                 await self._write(fh, off, buf)
@@ -256,11 +257,7 @@ class WritableOperations(VersionOperations):
                 await self._threads.run(self._threads.reads, fill, abandons=False)
         file = writing.target(fh)
         try:
-            if len(buf) < _LONG_WRITE_BYTES:
-                write_all(file.handle, off, buf)
-            else:  # meanwhile the next request is taken
-                write = partial(write_all, file.handle, off, buf)
-                await self._threads.run(self._threads.writes, write, abandons=False)
+            write_all(file.handle, off, buf)
         except OSError:
             writing.failed(fh, off, len(buf))
             raise

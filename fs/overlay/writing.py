@@ -81,6 +81,26 @@ class Writing:
         stack = Stack(ino, floor, self._lower(ino), self._below(node))
         return [(stack, cell * CELL_BYTES) for cell in missing]
 
+    def write_at_once(self, ino: int, start: int, data: bytes, *, set_times: bool) -> bool:
+        """Write *data* at *start* of file *ino* if that needs no preparing; return whether all of it is written.
+
+        Where it is not, nothing counts. Raises OSError of the cells alone.
+        """
+        node = self._rows.node(ino)
+        if node is None or node.floor is None or node.layer != self._rows.top:
+            return False
+        stop = start + len(data)
+        if start < node.floor and (start % CELL_BYTES or (stop % CELL_BYTES and stop < node.floor)):
+            return False
+        try:
+            done = os.pwrite(self._files.get(ino, node.layer).handle, data, start)
+        except OSError:
+            return False  # it is tried again with room made for it, or fails there
+        if done < len(data):
+            return False
+        self.wrote(ino, start, done, set_times=set_times)
+        return True
+
     def fill(self, stack: Stack, start: int, *, wait: bool) -> None:
         """Fill the cell at *start* of a file from what lies below; for threads, too. Raises NotCached unless *wait*."""
         node = self._rows.node(stack.ino)
