@@ -94,8 +94,9 @@ def test_of_processes_that_publish_or_delete_one_version_one_is_right(place: Pla
     ended = place.at_once(*[("publish", {"id": record.id})] * 3)
     assert errors(ended) == ["", "wrong_state", "wrong_state"]
     ended = place.at_once(*[("delete", {"id": record.id})] * 3)
+    # One that another is at cannot be told from one that broke off, which whoever comes next finishes.
     assert errors(ended)[0] == ""
-    assert set(errors(ended)[1:]) <= {"conflict", "not_found"}
+    assert set(errors(ended)[1:]) <= {"", "conflict", "not_found"}
     assert store.records.all() == [other]
     assert claims(store) == ["set/1.0.1"]
 
