@@ -127,7 +127,7 @@ static int is_foreign(const char *name)
 static void wrapped_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     if (is_foreign(name))
-        reply_err(req, ENODATA);
+        reply_err(req, strncmp(name, "security.", 9) == 0 ? ENOTSUP : ENODATA);
     else
         original.getxattr(req, ino, name, size);
 }

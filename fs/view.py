@@ -193,9 +193,13 @@ class View:
         return found
 
     def getxattr(self, inode: int, name: bytes) -> bytes:
-        """Return the extended attribute *name* of *inode*. Raises Refused: ENODATA when it has none."""
-        if not name.startswith(b"user.dvfs."):
-            raise Refused(errno.ENODATA)
+        """Return the extended attribute *name* of *inode*. Raises Refused: ENODATA when it has none.
+
+        ENOTSUP for `security.`: `ls -l` then asks once, and not for every file. Not for `system.`: the kernel asks that
+        where it checks permissions, and would refuse to look a file up.
+        """
+        if name.startswith(b"security."):
+            raise Refused(errno.ENOTSUP)
         value = self.xattrs(inode).get(name)
         if value is None:
             raise Refused(errno.ENODATA)

@@ -338,7 +338,9 @@ class Overlay:
         return node
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
-        """Return an extended attribute of *ino*. Raises Refused: ENODATA."""
+        """Return an extended attribute of *ino*. Raises Refused: ENODATA; ENOTSUP as the view."""
+        if name.startswith(b"security."):
+            raise Refused(errno.ENOTSUP)
         found = self.rows.xattr(ino, name)
         if found is not None and found[1] is not None:
             return found[1]

@@ -90,6 +90,7 @@ def test_dots_are_names(client: Client) -> None:
         (lambda client: client.setxattr(b"one", b"trusted.a", b""), errno.ENOTSUP),
         (lambda client: client.setxattr(b"one", b"user.a", None), errno.ENODATA),
         (lambda client: client.getxattr(b"one", b"user.a"), errno.ENODATA),
+        (lambda client: client.getxattr(b"one", b"security.selinux"), errno.ENOTSUP),
     ],
 )
 def test_what_is_refused_changes_nothing(
