@@ -87,7 +87,8 @@ async def _serve(
     waiting = blocking_view(source, identity, root_rank)
     nowait = nowait_view(source, identity, root_rank)
     fetches_ahead = options.prefetch != Prefetch.NONE and options.read_ahead_bytes >= STREAM_BYTES
-    stretches = Stretches(source.pages.load_blocks, read_block(source.fetcher, ahead=fetches_ahead))
+    blocks = source.fetcher
+    stretches = Stretches(source.pages.load_blocks, read_block(blocks, ahead=fetches_ahead), blocks.foresee)
     prefetcher = Prefetcher(
         source,
         waiting,

@@ -46,6 +46,9 @@ IN_ORDER_BYTES = 2 << 20
 SLACK_BYTES = 2 << 20
 """Requests of one reader come out of order by so much: the kernel keeps several under way."""
 
+FORESEEN_BYTES = 6 << 20
+"""So far ahead of the block that is read, the disk is asked for those that come."""
+
 IDLE_SECONDS = 1.0
 """A stream that nobody read from for so long gives way to another."""
 
@@ -77,19 +80,22 @@ class Stretches:
     """The streams of one mount, at most as many as have `BUFFERS_A_STREAM` of `BUFFERS` buffers each.
 
     *load_blocks* brings pages of the lists of blocks; *read_block* fills a view with verified bytes of a block, from
-    a byte on. Both may wait; threads call them. *clock* tells seconds.
+    a byte on; *foresee* is told of a block that will be read soon. All may wait; threads call them. *clock* tells
+    seconds.
     """
 
     def __init__(
         self,
         load_blocks: blocktree.LoadBlocks,
         read_block: ReadBlock,
+        foresee: Callable[[BlockRef], None],
         *,
         stretch_bytes: int = STRETCH_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load_blocks = load_blocks
         self._read_block = read_block
+        self._foresee = foresee
         self._clock = clock
         self._stretch_bytes = max(stretch_bytes, 2 * MAX_BLOCK_BYTES)
         self._buffers: list[memoryview] = []
@@ -138,7 +144,8 @@ class Stretches:
         buffers = self._take_buffers()
         if buffers:
             self._runs.pop(inode, None)
-            stream = Stream(file, start, buffers, self._load_blocks, self._read_block, self._buffers.extend)
+            give_back = self._buffers.extend
+            stream = Stream(file, start, buffers, self._load_blocks, self._read_block, self._foresee, give_back)
             stream.used = self._clock()
             self._streams[inode] = stream
             stream.start()
@@ -189,12 +196,15 @@ class Stream:
         buffers: list[memoryview],
         load_blocks: blocktree.LoadBlocks,
         read_block: ReadBlock,
+        foresee: Callable[[BlockRef], None],
         give_back: Callable[[list[memoryview]], None],
     ) -> None:
         self._file = file
         self._from = start
         self._load_blocks = load_blocks
         self._read_block = read_block
+        self._foresee_block = foresee
+        self._foreseen = 0
         self._give_back = give_back
         self._joined = memoryview(b"")
         self._trio = trio.lowlevel.current_trio_token()
@@ -326,12 +336,23 @@ class Stream:
             for block, begin, size in extents:
                 if self._is_ended:
                     return
+                self._foresee(at)
                 place = at - held.start
                 self._read_block(block, begin, buffer[place : place + size])
                 at += size
                 with self._state:
                     self._filled = at
                     self._wake(at)
+
+    def _foresee(self, start: int) -> None:
+        """Tell of the blocks behind that at byte *start*, of each once."""
+        first = max(start, self._foreseen)
+        length = start + FORESEEN_BYTES - first
+        for block, _, _ in blocktree.extents(self._file.content, first, length, self._load_blocks):
+            if first > start:
+                self._foresee_block(block)
+            first += block.raw
+        self._foreseen = first
 
     def _next_buffer(self) -> memoryview | None:
         with self._state:

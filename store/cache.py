@@ -210,6 +210,11 @@ class Cache:
         self._keeper.note_use(digest)
         return True
 
+    def foresee(self, digest: bytes) -> None:
+        """Have the disk begin to read the block *digest*, if it is here: it will be read soon."""
+        if digest not in self._open:
+            self._files.foresee(digest)
+
     def put(self, digest: bytes, data: Buffer) -> bool:
         """Store *data*, whose block digest the caller has found to be *digest*; return whether it was stored."""
         if not self._keeper.has_room(len(data)):

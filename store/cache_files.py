@@ -140,6 +140,17 @@ class BlockFiles:
         self._keep(digest, block, identity)
         return block, data
 
+    def foresee(self, digest: bytes) -> None:
+        """Have the kernel begin to read the file for *digest*, if there is one; `load` finds what is wrong."""
+        try:
+            fd = self._open_file(self.path(digest))
+        except OSError:
+            return
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(fd)
+
     def write(self, digest: bytes, data: Buffer) -> None:
         """Make *data* the block *digest*, and keep it open. Raises OSError; then nothing is left behind."""
         temporary = f"{self._temporary}/{self._sessions.current()}-{next(self._numbers):x}"

@@ -179,6 +179,10 @@ class Fetcher:
         """Tell whether *ref* can be read without a request."""
         return self._memory.get(ref.digest) is not None or self._cache.has(ref.digest)
 
+    def foresee(self, ref: BlockRef) -> None:
+        """Have the disk begin to read *ref*, if it is cached: it will be read soon."""
+        self._cache.foresee(ref.digest)
+
     def want(self, refs: Iterable[BlockRef], *, urgent: bool = True) -> int:
         """Have *refs* fetched in the background, those not *urgent* after all that are; return how many were taken.
 

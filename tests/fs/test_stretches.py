@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from dvfs.fs.stretches import BUFFERS, IDLE_SECONDS, LEAST_FILE_BYTES, Stretches, read_block
+from dvfs.fs.stretches import BUFFERS, FORESEEN_BYTES, IDLE_SECONDS, LEAST_FILE_BYTES, Stretches, read_block
 from dvfs.fs.view import File
 from dvfs.store.block import BlockRef, Codec, Extent
 from dvfs.store.catalog.blocktree import BlocksPage
@@ -37,7 +37,9 @@ class Made:
         self.gate = threading.Event()
         self.gate.set()
         self.now = 0.0
-        self.stretches = Stretches(_no_pages, self._read, clock=lambda: self.now)
+        self.foreseen: list[tuple[int, int]] = []
+        """Where blocks foreseen begin, and the last block read before."""
+        self.stretches = Stretches(_no_pages, self._read, self._foresee, clock=lambda: self.now)
         extents = []
         for at in range(0, SIZE, block_bytes):
             length = min(block_bytes, SIZE - at)
@@ -53,6 +55,9 @@ class Made:
         self.reads[ref.offset] += 1
         self.buffers.add(id(view.obj))
         view[:] = DATA[ref.offset + start : ref.offset + start + len(view)]
+
+    def _foresee(self, ref: BlockRef) -> None:
+        self.foreseen.append((ref.offset, max(self.reads, default=2 * MIB)))
 
     async def read(self, start: int, length: int = MIB, inode: int = 2) -> bytes | None:
         stream = self.stretches.note(inode, self.file, start, length)
@@ -88,6 +93,8 @@ async def test_each_block_is_read_once_however_it_is_asked_for(made: Made) -> No
         assert await made.read(at, step) == DATA[at : at + step]
         at += step
     assert made.reads == dict.fromkeys(range(3 * MIB, SIZE, MIB), 1)
+    assert [block for block, _ in made.foreseen] == list(range(4 * MIB, SIZE, MIB))
+    assert all(last + MIB < block <= last + MIB + FORESEEN_BYTES for block, last in made.foreseen)
 
 
 @pytest.mark.trio

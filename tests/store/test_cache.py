@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
+import mmap
 import os
 import random
 import resource
@@ -13,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -121,6 +124,33 @@ def test_nowait_reads_open_blocks_only(tmp_path: Path, filled: dict[bytes, bytes
         assert cache.read_nowait(digest, 10, 1000) == data[10:1010]
         assert cache.read_nowait(digest, SMALL - 3, 100) == data[-3:]
         assert cache.read_nowait(digest, SMALL + 3, 100) == b""
+
+
+def test_a_block_foreseen_is_read_by_the_kernel(tmp_path: Path, filled: dict[bytes, bytes]) -> None:
+    digest, data = next(iter(filled.items()))
+    handle = os.open(block_path(tmp_path, digest), os.O_RDWR)
+    os.fsync(handle)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    with open_cache(tmp_path) as cache:
+        cache.foresee(bytes(32))
+        cache.foresee(digest)
+        latest = time.monotonic() + 60
+        while _bytes_in_memory(handle) < len(data):
+            assert time.monotonic() < latest
+        assert cache.get(digest) == data
+    os.close(handle)
+
+
+def _bytes_in_memory(handle: int) -> int:
+    """Return how many bytes of the file the kernel has in memory, in pages."""
+    with mmap.mmap(handle, 0) as mapped:
+        pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        first = ctypes.c_char.from_buffer(mapped)
+        try:
+            assert ctypes.CDLL(None).mincore(ctypes.byref(first), ctypes.c_size_t(len(mapped)), pages) == 0
+        finally:
+            del first  # the mapping can be closed then
+    return mmap.PAGESIZE * sum(page & 1 for page in pages)
 
 
 def test_reading_starts_no_thread_and_loads_no_sqlite(tmp_path: Path, filled: dict[bytes, bytes]) -> None:
