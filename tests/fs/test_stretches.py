@@ -256,6 +256,9 @@ class Cached:
     def cached(self, ref: BlockRef) -> bool:
         return ref.digest in self.present
 
+    def foresee(self, ref: BlockRef) -> None:
+        raise AssertionError(ref)
+
     def readinto(self, ref: BlockRef, start: int, view: memoryview) -> None:
         self.reads.append(ref.digest)
 

@@ -57,6 +57,9 @@ class Blocks:
     def cached(self, ref: BlockRef) -> bool:
         return ref.digest in self.present
 
+    def foresee(self, ref: BlockRef) -> None:
+        raise AssertionError(ref)
+
     def readinto_nowait(self, ref: BlockRef, start: int, view: memoryview) -> bool:
         if ref.digest in self.present:
             view[:] = self.data[ref.digest][start : start + len(view)]
