@@ -7,8 +7,11 @@
  * handle of 0 becomes the inode number. It also
  *   - asks, at INIT, for cached symbolic links and a longer queue of background requests, and not for requests through
  *     a pipe, which pays for large writes only;
- *   - answers what `ls -l` asks of every file (a security label, which the kernel does not remember) without Python: no
- *     entry has such attributes;
+ *   - answers what is asked of every file (a security label by `ls -l`, ACLs by the kernel) without Python: no entry has
+ *     such attributes;
+ *   - tells the kernel, if writable, that set-user-id bits are dropped here (FUSE_HANDLE_KILLPRIV_V2, which libfuse does
+ *     not know): else it asks before each write(2) whether the file has capabilities. Where they are to be dropped,
+ *     `DVFS_DROPS` is set in the handle;
  *   - makes the device non-blocking: a request that was withdrawn between poll and read would otherwise leave pyfuse3
  *     waiting in read(2) with the interpreter's lock held. pyfuse3 tries again on EINTR, so EAGAIN becomes that;
  *   - waits a moment for the next request itself, for which the event loop takes longer than for answering it, and says
@@ -29,6 +32,7 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 /* Newer headers make these names macros or inline functions. */
@@ -41,12 +45,16 @@ EXPORT unsigned dvfs_zeroopen_max_background = 64;
 EXPORT int dvfs_zeroopen_writable = 0;
 EXPORT int dvfs_zeroopen_idle = 1;
 EXPORT int dvfs_zeroopen_wait_ns = 0;
+EXPORT unsigned dvfs_zeroopen_answered = 0;
 
 /* How many questions in a row are answered here, and how long the next one may take to come, before Python has a turn. */
 #define ANSWERED_AT_ONCE 64
 #define NEXT_QUESTION_NS (200 * 1000)
 
+#define DVFS_DROPS (1ULL << 62)
+
 static struct fuse_lowlevel_ops original;
+static int drops;
 static int (*reply_err)(fuse_req_t, int);
 static int session_fd;
 
@@ -85,17 +93,24 @@ static void wrapped_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 static void wrapped_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off,
                               struct fuse_file_info *fi)
 {
-    if (fi->fh == 0)
-        fi->fh = ino;
+    fi->fh = (fi->fh ? fi->fh : ino) | (drops ? DVFS_DROPS : 0);
     original.write_buf(req, ino, bufv, off, fi);
 }
 
 static void wrapped_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
                           struct fuse_file_info *fi)
 {
-    if (fi->fh == 0)
-        fi->fh = ino;
+    fi->fh = (fi->fh ? fi->fh : ino) | (drops ? DVFS_DROPS : 0);
     original.write(req, ino, buf, size, off, fi);
+}
+
+static void wrapped_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int which,
+                            struct fuse_file_info *fi)
+{
+    struct fuse_file_info dropping = {0};
+
+    dropping.fh = DVFS_DROPS;
+    original.setattr(req, ino, attributes, which, drops ? &dropping : fi);
 }
 
 static void wrapped_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
@@ -146,6 +161,8 @@ static int wrap(const void *caller, const struct fuse_lowlevel_ops *op, size_t o
         out->write = wrapped_write;
     if (out->write_buf)
         out->write_buf = wrapped_write_buf;
+    if (out->setattr)
+        out->setattr = wrapped_setattr;
     if (out->fsync)
         out->fsync = wrapped_fsync;
     if (out->readdir)
@@ -222,6 +239,76 @@ static int is_answered_here(const struct fuse_buf *buf, int got)
            ((const char *)buf->mem)[got - 1] == '\0' && is_foreign(name);
 }
 
+static const void *body_of(const struct fuse_buf *buf, unsigned opcode, size_t least)
+{
+    const struct fuse_in_header *head = buf->mem;
+
+    if (buf->flags & FUSE_BUF_IS_FD || buf->size < sizeof(*head) + least || head->opcode != opcode)
+        return NULL;
+    return head + 1;
+}
+
+/* Tells whether the request in *buf* is one by which set-user-id bits are to be dropped. */
+static int is_dropping(const struct fuse_buf *buf)
+{
+    const struct fuse_write_in *written = body_of(buf, FUSE_WRITE, sizeof(*written));
+    const struct fuse_setattr_in *set = body_of(buf, FUSE_SETATTR, sizeof(*set));
+
+    return (written && written->write_flags & FUSE_WRITE_KILL_SUIDGID) || (set && set->valid & FATTR_KILL_SUIDGID);
+}
+
+/* Has libfuse answer INIT into a socket in the device's place, and gives the kernel that answer with one flag more. */
+static int process_init(struct fuse_session *se, const struct fuse_buf *buf,
+                        void (*process)(struct fuse_session *, const struct fuse_buf *))
+{
+    struct {
+        struct fuse_out_header head;
+        struct fuse_init_out body;
+        char further[256];
+    } answer;
+    int pair[2], device = fcntl(session_fd, F_DUPFD_CLOEXEC, 0);
+    ssize_t got;
+
+    if (device < 0)
+        return 0;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        close(device);
+        return 0;
+    }
+    if (dup3(pair[1], session_fd, O_CLOEXEC) < 0) {
+        close(pair[0]);
+        close(pair[1]);
+        close(device);
+        return 0;
+    }
+    process(se, buf);
+    dup3(device, session_fd, O_CLOEXEC);
+    got = recv(pair[0], &answer, sizeof(answer), MSG_DONTWAIT);
+    if (got >= (ssize_t)(sizeof(answer.head) + sizeof(answer.body)) && answer.head.error == 0)
+        answer.body.flags |= FUSE_HANDLE_KILLPRIV_V2;
+    if (got > 0 && write(device, &answer, got) < 0)
+        fprintf(stderr, "fuse: INIT cannot be answered: %s\n", strerror(errno));
+    close(pair[0]);
+    close(pair[1]);
+    close(device);
+    return 1;
+}
+
+EXPORT void fuse_session_process_buf(struct fuse_session *se, const struct fuse_buf *buf)
+{
+    static void (*process)(struct fuse_session *, const struct fuse_buf *);
+    const struct fuse_init_in *init = body_of(buf, FUSE_INIT, sizeof(*init));
+
+    if (process == NULL)
+        process = (void (*)(struct fuse_session *, const struct fuse_buf *))callers(__builtin_return_address(0),
+                                                                                    "fuse_session_process_buf");
+    if (init && dvfs_zeroopen_writable && init->flags & FUSE_HANDLE_KILLPRIV_V2 && process_init(se, buf, process))
+        return;
+    drops = is_dropping(buf);
+    process(se, buf);
+    drops = 0;
+}
+
 static int is_next_soon(long wait_ns)
 {
     struct pollfd waited = {session_fd, POLLIN, 0};
@@ -259,6 +346,7 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
         got = receive(se, buf);
         if (got > 0 && is_answered_here(buf, got)) {
             process(se, buf);
+            dvfs_zeroopen_answered++;
             if (++answered == ANSWERED_AT_ONCE)
                 return -EINTR;
             wait_ns = NEXT_QUESTION_NS;

@@ -155,6 +155,8 @@ async def _serve(
             counts = ", ".join(f"{name} {count}" for name, count in sorted(operations.requests.items()))
             _log.info("requests served: %s", counts or "none")
             _log.info("reads answered from stretches: %d", operations.answered_ahead)
+            if shim is not None:
+                _log.info("requests answered by the shim: %d", shim.answered)
             if turns is not None:
                 _log.info("waits for requests: %d", turns.waits)
 

@@ -35,6 +35,8 @@ _T = TypeVar("_T")
 _MOST_LOADS = 1000
 """A question that needs more pages than this, one after another, is given up."""
 _LISTED_AT_ONCE = 512
+_DROPS = 1 << 62
+"""Set by the shim in the handle of a request by which set-user-id bits are dropped."""
 
 
 @guarded
@@ -180,6 +182,8 @@ class WritableOperations(VersionOperations):
             asked["mtime_ns"] = attr.st_mtime_ns
         if fields.update_ctime:
             asked["ctime_ns"] = attr.st_ctime_ns
+        if fh is not None and fh & _DROPS:
+            asked["drops"] = True
         if not fields.update_size:
             return self._entry(await self._do(lambda: self._overlay.setattr(inode, **asked)))
         size = attr.st_size
@@ -236,6 +240,9 @@ class WritableOperations(VersionOperations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         if fh == SYNC_INODE or not buf:
             return len(buf)
+        if fh & _DROPS:
+            fh &= ~_DROPS
+            await self._do(lambda: self._overlay.setattr(fh, drops=True))
         if self.gate.is_open and self._writing.write_at_once(fh, off, buf, set_times=not self._writeback):
             return len(buf)
         async with self.gate.inside():

@@ -25,6 +25,7 @@ class Shim:
         self._writable = ctypes.c_int.in_dll(library, "dvfs_zeroopen_writable")
         self._idle = ctypes.c_int.in_dll(library, "dvfs_zeroopen_idle")
         self._wait_ns = ctypes.c_int.in_dll(library, "dvfs_zeroopen_wait_ns")
+        self._answered = ctypes.c_uint.in_dll(library, "dvfs_zeroopen_answered")
 
     @property
     def is_at_work(self) -> bool:
@@ -35,6 +36,11 @@ class Shim:
     def is_idle(self) -> bool:
         """Whether there was no request when pyfuse3 last took one."""
         return self._idle.value != 0
+
+    @property
+    def answered(self) -> int:
+        """How many requests were answered without Python."""
+        return self._answered.value
 
     def wait_ns(self, nanoseconds: int) -> None:
         """Wait up to *nanoseconds* for a request when pyfuse3 takes one, before there is none."""

@@ -312,9 +312,17 @@ class Overlay:
         mtime_ns: int | None = None,
         ctime_ns: int | None = None,
         resize: Callable[[Change, Node], Node] | None = None,
+        drops: bool = False,
     ) -> Node:
-        """Change attributes of *ino*, of *mode* the permission bits; return it. *resize* gives it another size, too."""
+        """Change attributes of *ino*, of *mode* the permission bits; return it. *resize* gives it another size, too.
+
+        All but a directory loses its set-user-id and set-group-id bits with its owner, or if it *drops* them.
+        """
         node = self.node(ino)
+        if mode is None and (drops or uid is not None or gid is not None) and not stat.S_ISDIR(node.mode):
+            mode = node.mode & ~stat.S_ISUID
+            if mode & stat.S_IXGRP:
+                mode &= ~stat.S_ISGID
         if ctime_ns is not None:
             self._told_ns = ctime_ns
         now = self._now()

@@ -195,6 +195,33 @@ def test_writing_by_others_takes_set_id_bits_away(public: Mounter, how: str) -> 
         assert stat.S_IMODE(path.stat().st_mode) == 0o777
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+def test_another_owner_takes_set_id_bits_away(top: Path) -> None:
+    os.mkfifo(top / "fifo")
+    for name in ("file", "fifo", "dir"):
+        (top / name).chmod(0o6770)
+        os.chown(top / name, 1, -1)
+        assert stat.S_IMODE((top / name).stat().st_mode) == (0o6770 if name == "dir" else 0o770)
+    (top / "file").chmod(0o2760)  # a mark for locks, once, not a group
+    os.chown(top / "file", -1, 1)
+    assert stat.S_IMODE((top / "file").stat().st_mode) == 0o2760
+    assert os.stat(top / "file").st_gid == 1
+
+
+def test_short_writes_cost_no_messages(public: Mounter) -> None:
+    source = public.folder / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"of the version")
+    mounted = public.rw(public.make(source))
+    with (mounted.directory / "file").open("r+b", buffering=0) as file:
+        for number in range(1000):
+            file.write(b"%d\n" % number)
+    requests = mounted.requests()
+    line = mounted.log_lines("INFO dvfs.fs.serve: requests answered by the shim:")[-1]
+    assert int(line.rpartition(" ")[2]) < 10
+    assert requests["write"] < 10
+
+
 def test_times_follow_what_is_done(top: Path) -> None:
     def times(path: Path) -> tuple[int, int]:
         status = path.lstat()
