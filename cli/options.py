@@ -96,6 +96,11 @@ def local_path(value: str) -> str:
     return os.path.expanduser(value)
 
 
+def place(value: str) -> str:
+    """Return *value*, a URL or the path of a local folder, as a URL or an absolute path."""
+    return value if "://" in value else os.path.abspath(local_path(value))
+
+
 def size(value: str | int) -> int:
     """Return the bytes that *value* names. Raises BadParameter."""
     try:
@@ -291,6 +296,11 @@ def upload_options(function: Callable[..., None]) -> Callable[..., None]:
         function(upload=upload, **others)
 
     return wrapped
+
+
+def storage_option(text: str) -> Callable[[F], F]:
+    """Return a decorator that adds `--storage`, with *text* as its help."""
+    return click.option("--storage", type=place, metavar="URL", help=text)
 
 
 def scan_options(function: Callable[..., None]) -> Callable[..., None]:

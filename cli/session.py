@@ -20,6 +20,7 @@ from dvfs.cli.provenance import Notes
 from dvfs.cli.state import InUse
 
 if TYPE_CHECKING:
+    from dvfs.store.backend import Backend
     from dvfs.store.cache import Cache
     from dvfs.store.store import Store
 
@@ -74,9 +75,13 @@ def opened_store(config: Config) -> Iterator[Store]:
     from dvfs.store.url import open_backend
 
     config.check()
-    backend = open_backend(config.store_url, config.s3_options(), policy=config.retry_policy())
+
+    def opened(url: str) -> Backend:
+        return open_backend(url, config.s3_options(), policy=config.retry_policy())
+
+    backend = opened(config.store_url)
     with opened_cache(config) as cache:
-        store = Store(backend, state_dir=config.state_dir, cache=cache)
+        store = Store(backend, state_dir=config.state_dir, cache=cache, open_storage=opened)
         try:
             yield store
         finally:

@@ -269,7 +269,7 @@ def _pack(
         result = pack_files(
             staging.unpacked(),
             new_pack=lambda: new_pack_id(record.id),
-            put=store.backend.put_if_absent,
+            put=store.backend.put_if_absent,  # a child inherits what its parent has elsewhere, not where it goes
             mark=staging.mark_packed,
             options=PackingOptions(
                 cutting=cutting,

@@ -55,12 +55,12 @@ class Dataset(Changes, Copies, Content, Labels):
         program, in the project `local`. *parent_datasets*: finished versions, as objects, ids or other names; where
         two have the same path, the later one holds. *use_current_task*: no more than that: there are no tasks, and
         every version notes the run, the command and the commit that made it. *dataset_version*: by default the highest
-        number of the dataset, counted up, or 1.0.0. *output_uri*: only the store itself.
+        number of the dataset, counted up, or 1.0.0. *output_uri*: the path or URL of the storage
+        that uploads put data into, by default the store itself.
 
         Raises InvalidInput, NotFound, WrongState for an open parent, AlreadyExists for a number that is taken.
         """
         settings = cls.surroundings.settings(store if store is not None else _store_of(parent_datasets))
-        cls._check_storage(settings, output_uri, "output_uri")
         opened = cls.surroundings.stores.open(settings)
         parents = [opened.resolve(spec, "finished") for spec in _ids(parent_datasets or (), settings.url)]
         if parents:
@@ -82,6 +82,7 @@ class Dataset(Changes, Copies, Content, Labels):
             description=description or "",
             creator=cls.surroundings.creator(),
             origin=cls.surroundings.origin(),
+            storage=cls._storage(output_uri),
         )
         return cls(settings, draft.record)
 
@@ -188,17 +189,16 @@ class Dataset(Changes, Copies, Content, Labels):
         """Merge finished versions, and all that they stem from, into one new version without parents; return it.
 
         The change-set of each version of the lineage is applied once, parents before children: nothing that was
-        removed comes back, and nothing that was inherited is lost. No file is read or sent.
+        removed comes back, and nothing that was inherited is lost. Without *output_url* no file is read or sent.
 
         *dataset_name*: of the new version, in the project of the first one. *dataset_ids*: versions as objects, ids or
-        other names; or *dataset_project_name_pairs*, of which the highest versions are taken. *output_url*: only the
-        store itself. Unless *close_squashed_dataset* the version stays open. Raises InvalidInput unless versions are
-        named in one of the two ways, NotFound, WrongState for an open version.
+        other names; or *dataset_project_name_pairs*, of which the highest versions are taken. *output_url*: the path
+        or URL of a storage that all data is copied to. Unless *close_squashed_dataset* the version stays open. Raises
+        InvalidInput unless versions are named in one of the two ways, NotFound, WrongState for an open version.
         """
         if (not dataset_ids) == (not dataset_project_name_pairs):
             raise InvalidInput("name what to squash by dataset_ids, or by dataset_project_name_pairs")
         settings = cls.surroundings.settings(store if store is not None else _store_of(dataset_ids))
-        cls._check_storage(settings, output_url, "output_url")
         opened = cls.surroundings.stores.open(settings)
         record = squash(
             opened,
@@ -209,6 +209,7 @@ class Dataset(Changes, Copies, Content, Labels):
             creator=cls.surroundings.creator(),
             origin=cls.surroundings.origin(),
             close=close_squashed_dataset is not False,
+            storage=cls._storage(output_url),
         )
         merged = cls(settings, record)
         if record.status.is_finished:
@@ -319,16 +320,16 @@ class Dataset(Changes, Copies, Content, Labels):
 def _ids(datasets: Sequence[str | Dataset], url: str) -> list[str]:
     """Return *datasets*, those that are objects by their ids. Raises InvalidInput for one of another store."""
     for dataset in datasets:
-        if isinstance(dataset, Dataset) and dataset.get_default_storage() != url:
+        if isinstance(dataset, Dataset) and dataset._settings.url != url:
             raise InvalidInput(
-                f"dataset {dataset.id} is in another store: {dataset.get_default_storage()}", hint=f"this one is {url}"
+                f"dataset {dataset.id} is in another store: {dataset._settings.url}", hint=f"this one is {url}"
             )
     return [dataset.id if isinstance(dataset, Dataset) else dataset for dataset in datasets]
 
 
 def _store_of(datasets: Sequence[str | Dataset] | None) -> str | None:
     """Return the store of the last object among *datasets*; None where there is none."""
-    stores = [dataset.get_default_storage() for dataset in datasets or () if isinstance(dataset, Dataset)]
+    stores = [dataset._settings.url for dataset in datasets or () if isinstance(dataset, Dataset)]
     return stores[-1] if stores else None
 
 

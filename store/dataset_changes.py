@@ -137,18 +137,19 @@ class Changes(Handle):
 
         Interrupted, it goes on where it stopped when it is called again.
 
-        *show_progress*: show a bar on stderr if that is a terminal. *verbose*: print each path. *output_url*: only the
-        store itself. *compression*: `auto` (the default), `zstd`, `zstd:LEVEL` or `none`; of the constants of
-        zipfile ZIP_STORED is none, and the others are auto. *chunk_size*: about how long a pack is, in MiB, 32 when
-        None or not positive. *max_workers*: threads that read, hash and compress. *retries*: nothing, the setting
-        `retry_deadline` says how long to go on trying. *preview*: nothing, there are no previews.
+        *show_progress*: show a bar on stderr if that is a terminal. *verbose*: print each path. *output_url*: the
+        path or URL of the storage that this and later uploads put data into. *compression*: `auto` (the default),
+        `zstd`, `zstd:LEVEL` or `none`; of the constants of zipfile ZIP_STORED is none, and the others are auto.
+        *chunk_size*: about how long a pack is, in MiB, 32 when None or not positive. *max_workers*: threads that read,
+        hash and compress. *retries*: nothing, the setting `retry_deadline` says how long to go on trying. *preview*:
+        nothing, there are no previews.
 
         Raises SourceChanged naming files that are not what was staged, the others are uploaded then; WrongState when
-        the version is finished; Unsupported for another *output_url* and for *upload_as_external_links*.
+        the version is finished; Unsupported for *upload_as_external_links*.
         """
         if upload_as_external_links:
             raise Unsupported("files cannot be uploaded as external ones", hint="leave upload_as_external_links out")
-        self._check_storage(self._settings, output_url, "output_url")
+        storage = self._storage(output_url)
         options = UploadOptions(compression=_compression(compression))
         if chunk_size is not None and chunk_size > 0:
             options = replace(options, pack_bytes=chunk_size << 20)
@@ -156,12 +157,12 @@ class Changes(Handle):
             options = replace(options, workers=max_workers)
         with self._lock:
             draft = self._draft()
-            if not draft.pending().changes:
-                return True
-            with self.surroundings.progress(is_shown=show_progress, verbose=verbose) as progress:
-                draft.upload(options, progress)
-            self._record = draft.record
-        return None
+            changes = draft.pending().changes
+            if changes or storage is not None:
+                with self.surroundings.progress(is_shown=show_progress, verbose=verbose) as progress:
+                    draft.upload(options, progress, storage=storage)
+                self._record = draft.record
+        return None if changes else True
 
     def finalize(self, verbose: bool = False, raise_on_error: bool = True, auto_upload: bool = False) -> bool:
         """Finish the version, which then never changes and can be read; return True.

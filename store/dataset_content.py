@@ -87,8 +87,9 @@ class Content(Handle):
         return sum(include_parents or pack[:16].hex() == self.id for pack in found)
 
     def get_default_storage(self) -> str:
-        """Return the URL of the store, where the files are."""
-        return self._settings.url
+        """Return the URL of the storage that uploads put the files into: the store, unless another one was named."""
+        record = self._load()
+        return self._settings.url if not record.storage else record.storages[record.storage]
 
     def _differing(self, dataset_id: str | None, word: Word) -> list[str]:
         since = None if dataset_id in (None, self.id) else self._store.resolve(dataset_id or "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from threading import RLock
 from typing import TYPE_CHECKING, ClassVar
 
-from dvfs.store.errors import Unsupported
 from dvfs.store.opened import StoreSettings
 from dvfs.store.record import Record
 from dvfs.store.records import check_live
@@ -60,10 +59,6 @@ class Handle:
         return self._store.draft(self._record.id)
 
     @classmethod
-    def _check_storage(cls, settings: StoreSettings, url: str | None, word: str) -> None:
-        """Raise Unsupported when *url*, given as *word*, is not the store of *settings*."""
-        if url is not None and cls.surroundings.settings(url).url != settings.url:
-            raise Unsupported(
-                f"{word}: a version keeps its files in the store that its record is in, {settings.url}",
-                hint="leave it out, or give the store itself as `store=`",
-            )
+    def _storage(cls, url: str | None) -> str | None:
+        """Return the canonical URL of the storage *url*, a path or URL. Raises InvalidInput."""
+        return None if url is None else cls.surroundings.settings(url).url

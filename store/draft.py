@@ -161,12 +161,17 @@ class Draft:
 
     # --- the store
 
-    def upload(self, options: UploadOptions | None = None, progress: Progress | None = None) -> UploadCount:
+    def upload(
+        self, options: UploadOptions | None = None, progress: Progress | None = None, *, storage: str | None = None
+    ) -> UploadCount:
         """Send what is staged, and add it to the draft. Goes on where an interrupted one stopped.
 
-        Raises SourceChanged naming files that are not what was staged (the others are uploaded), WrongState when the
-        version is finished, and as the backend.
+        *storage*: the URL that data packs go to from now on, where the version says when None. Raises SourceChanged
+        naming files that are not what was staged (the others are uploaded), WrongState when the version is finished,
+        and as the backend.
         """
+        if storage is not None:
+            self.store.place_data(self.record.id, storage)
         with self._staging() as staging:
             count = upload(self.store, self.record.id, staging, options or UploadOptions(), progress)
         self.record = self.store.records.load(self.record.id).record

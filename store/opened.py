@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dvfs.store.backend import Backend
     from dvfs.store.cache import Cache
     from dvfs.store.retry import RetryPolicy
     from dvfs.store.s3 import S3Options
@@ -89,6 +90,9 @@ def _opened(settings: StoreSettings) -> tuple[Store, Cache]:
     from dvfs.store.store import Store
     from dvfs.store.url import open_backend
 
-    backend = open_backend(settings.url, settings.s3, policy=settings.retry)
+    def opened(url: str) -> Backend:
+        return open_backend(url, settings.s3, policy=settings.retry)
+
+    backend = opened(settings.url)
     cache = Cache(settings.cache_dir, budget_bytes=settings.cache_bytes)
-    return Store(backend, state_dir=settings.state_dir, cache=cache), cache
+    return Store(backend, state_dir=settings.state_dir, cache=cache, open_storage=opened), cache

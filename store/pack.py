@@ -52,10 +52,14 @@ def footer_bytes(count: int) -> int:
 
 
 class PackBuilder:
-    """A pack in the making; it lies in memory, in *buffer* (which grows where it is too short)."""
+    """A pack in the making; it lies in memory, in *buffer* (which grows where it is too short).
 
-    def __init__(self, pack: PackId, buffer: bytearray | None = None) -> None:
+    *storage*: the tag of the storage that it is going to lie in.
+    """
+
+    def __init__(self, pack: PackId, buffer: bytearray | None = None, *, storage: int = 0) -> None:
         self.pack = pack
+        self._storage = storage
         self.buffer = bytearray() if buffer is None else buffer
         self._end = 0
         self._blocks: list[BlockRef] = []
@@ -74,11 +78,11 @@ class PackBuilder:
         return self._end + stored_bytes + footer_bytes(len(self) + 1) <= MAX_PACK_BYTES
 
     def append(self, stored: Buffer, raw: int, codec: int, digest: bytes) -> BlockRef:
-        """Add a block of *raw* bytes, stored under *codec* as *stored*; return the reference to it in storage 0."""
+        """Add a block of *raw* bytes, stored under *codec* as *stored*; return the reference to it."""
         size = len(stored)
         if not _is_block(size, raw, codec) or len(digest) != DIGEST_SIZE or not self.fits(size):
             raise Internal(f"no block of a pack: codec {codec}, {size} bytes stored, {raw} raw")
-        block = BlockRef(0, self.pack, self._end, size, raw, codec, digest)
+        block = BlockRef(self._storage, self.pack, self._end, size, raw, codec, digest)
         self._add(stored)
         self._blocks.append(block)
         return block

@@ -42,7 +42,7 @@ class _Pack:
 class PackWriter:
     """Packs of about *pack_bytes*, with ids from *new_pack*, handed to *put*; *mark* is told what is there.
 
-    A pack ends also when *files_per_pack* wait for it.
+    *storage*: the tag of the storage that *put* puts them into. A pack ends also when *files_per_pack* wait for it.
 
     Crash points: `pack:before-put` and `pack:after-put` (in a thread), `pack:before-mark`, `pack:after-mark`.
     """
@@ -56,6 +56,7 @@ class PackWriter:
         pack_bytes: int,
         puts: int,
         files_per_pack: int,
+        storage: int = 0,
         crash: CrashPoint = no_crash,
     ) -> None:
         self._new_pack = new_pack
@@ -64,6 +65,7 @@ class PackWriter:
         self._pack_bytes = pack_bytes
         self._puts = puts
         self._files_per_pack = files_per_pack
+        self._storage = storage
         self._crash = crash
         self._threads = ThreadPoolExecutor(puts, thread_name_prefix="dvfs-put")
         self._free: list[bytearray] = []
@@ -83,7 +85,7 @@ class PackWriter:
         if pack is None:
             # Fresh memory costs more than copying into it: packs take turns in the same buffers.
             buffer = self._free.pop() if self._free else bytearray(self._pack_bytes + MAX_BLOCK_BYTES)
-            pack = _Pack(PackBuilder(self._new_pack(), buffer))
+            pack = _Pack(PackBuilder(self._new_pack(), buffer, storage=self._storage))
             self._missing[pack.builder.pack] = pack
             self._current = pack
         block = pack.builder.append(stored, raw, codec, digest)

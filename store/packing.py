@@ -102,6 +102,7 @@ def pack_files(
     new_pack: Callable[[], PackId],
     put: Put,
     mark: Mark,
+    storage: int = 0,
     options: PackingOptions | None = None,
     reuse: Reuse | None = None,
     files: Files | None = None,
@@ -110,11 +111,11 @@ def pack_files(
 ) -> PackingResult:
     """Pack the staged files *rows*, in catalog order; return what was done, failures of single files included.
 
-    Each pack gets an id from *new_pack* and is given to *put*, several at a time; then *mark* is told the files
-    that are wholly in packs. After an error, of *put* above all, or an interruption, packs on their way are waited
-    for and marked, and the error is raised: calling again with the rows that are not marked goes on there.
-    Raises what *put*, *mark*, *reuse* and iterating *rows* raise. *files*: where bytes come from, the local disk when
-    None. *crash*: see `PackWriter`.
+    Each pack gets an id from *new_pack* and is given to *put*, several at a time, which puts it into the storage of the
+    tag *storage*; then *mark* is told the files that are wholly in packs. After an error, of *put* above all, or an
+    interruption, packs on their way are waited for and marked, and the error is raised: calling again with the rows
+    that are not marked goes on there. Raises what *put*, *mark*, *reuse* and iterating *rows* raise. *files*: where
+    bytes come from, the local disk when None. *crash*: see `PackWriter`.
     """
     options = options or PackingOptions()
     writer = PackWriter(
@@ -123,6 +124,7 @@ def pack_files(
         mark=mark,
         pack_bytes=options.pack_bytes,
         files_per_pack=options.files_per_pack,
+        storage=storage,
         puts=max(1, min(options.puts, _MAX_SENDING_BYTES // options.pack_bytes)),
         crash=crash,
     )

@@ -18,6 +18,9 @@ from dvfs.store.errors import Corrupt, UnsupportedFormat
 from dvfs.store.ids import PACK_ID_SIZE, PackId, VersionId, is_version_id, new_write_id
 
 FORMAT = 1
+MAX_STORAGE = 0xFFFF
+"""The greatest storage tag."""
+
 SELF = "."
 """The storage URL of a store in its own records."""
 
@@ -78,6 +81,7 @@ class Record:
     """A version. Times are ns since the epoch. *base*: the union of its parents, None where it has none.
 
     *draft*: the root of an open version so far. *root*: that of a finished one. *storages*: tag → URL.
+    *storage*: the tag of the one that data packs of uploads go to.
     *latest_ns*: when it got the tag `latest` (see `latest`). *others*: fields written by a newer dvfs.
     """
 
@@ -98,6 +102,7 @@ class Record:
     completed_ns: int = 0
     deleted_ns: int = 0
     latest_ns: int = 0
+    storage: int = 0
     creator: str = ""
     origin: Origin = Origin()
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -123,7 +128,7 @@ class Record:
         return replace(self, **fields)
 
 
-_SELDOM = ("deleted_ns", "latest_ns")
+_SELDOM = ("deleted_ns", "latest_ns", "storage")
 """Fields that are written only where they say something."""
 
 
@@ -195,7 +200,7 @@ def _decode(body: dict[str, Any]) -> Record:
         base=_root_from(body["base"]),
         draft=_root_from(body["draft"]),
         root=_root_from(body["root"]),
-        storages={int(tag): _text(url) for tag, url in body["storages"].items()},
+        storages={_number(int(tag), MAX_STORAGE + 1): _text(url) for tag, url in body["storages"].items()},
         counts=Counts(**{name: _number(value) for name, value in body["counts"].items() if name in Counts.__slots__}),
         created_ns=_number(body["created_ns"]),
         completed_ns=_number(body["completed_ns"]),
@@ -289,7 +294,7 @@ def _block_to(ref: BlockRef) -> dict[str, Any]:
 def _block_from(body: Any) -> BlockRef:
     length = _number(body["length"], MAX_BLOCK_BYTES + 1)
     return BlockRef(
-        _number(body["storage"], 1 << 16),
+        _number(body["storage"], MAX_STORAGE + 1),
         PackId(_hex(body["pack"], PACK_ID_SIZE)),
         _number(body["offset"], 1 << 32),
         length,

@@ -1,8 +1,9 @@
-"""Squashing: the change-sets of a whole lineage, merged into one version without parents. Moves no bytes.
+"""Squashing: the change-sets of a whole lineage, merged into one version without parents.
 
 The result is what comes of applying the change-set of every version of the lineage once, in its order: what a version
 removes does not come back from another, and what is inherited from a version that nobody named, or that was deleted, is
 there. Where a change-set is applied to just what it started from, as all along a line of versions, no page is read.
+No byte of a file is moved, unless a storage is named: then all are, see `repack`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from dvfs.store.catalog.tree import Tree
 from dvfs.store.change_order import ChangeOrder, change_order
 from dvfs.store.comparison import differences
 from dvfs.store.edits import Finder
-from dvfs.store.errors import DvfsError, InvalidInput, UnsupportedFormat
+from dvfs.store.errors import DvfsError, InvalidInput
 from dvfs.store.fetch import Fetcher
 from dvfs.store.ids import new_version_id
 from dvfs.store.metadata_pack import MetadataPacks
 from dvfs.store.record import Counts, Origin, Record, Root, Status
 from dvfs.store.records import check_state
+from dvfs.store.repack import repack
 from dvfs.store.replay import replay
+from dvfs.store.storages import together
+from dvfs.store.upload import Progress, UploadOptions
 
 if TYPE_CHECKING:
     from dvfs.store.catalog.inner import PageRef
@@ -43,13 +47,17 @@ def squash(
     creator: str = "",
     origin: Origin | None = None,
     close: bool = True,
+    storage: str | None = None,
+    options: UploadOptions | None = None,
+    progress: Progress | None = None,
 ) -> Record:
     """Merge the lineage of *datasets*, finished versions, into a new version without parents; return its record.
 
     The change-sets are applied depth-first over parents in their order, beginning with the first of *datasets*, each
     after those of all its parents. *project* defaults to that of the first, *version* to the next number. Unless
-    *close* the version stays open. Raises InvalidInput, AlreadyExists, NotFound, WrongState, Corrupt; then there is no
-    new version. Crash points: those of `Records.insert`; `squash:before-swap`, `squash:after-swap`.
+    *close* the version stays open. *storage*: the URL of the one that all data is copied to, as *options* say; without
+    it the data stays where it is. Raises InvalidInput, AlreadyExists, NotFound, WrongState, Corrupt; then there is no
+    new version. Crash points: those of `Records.insert` and `PackWriter`; `squash:before-swap`, `squash:after-swap`.
     """
     if not datasets:
         raise InvalidInput("nothing to squash: no dataset is named")
@@ -57,6 +65,9 @@ def squash(
     for record in named:
         check_state(record, "finished")
     line = change_order(store.records, named)
+    storages = together(line.order)
+    boundaries = store.parameters.boundaries
+    tag, url = store.storages.tag(storage) if storage is not None else (0, storages[0])
     record = store.records.insert(
         Record(
             id=new_version_id(),
@@ -65,7 +76,8 @@ def squash(
             version="",
             tags=tuple(dict.fromkeys(tags)),
             description=description,
-            storages=_storages(line.order),
+            storages=storages if storage is None else {0: storages[0], tag: url},
+            storage=tag,
             created_ns=store.clock.now_ns(),
             creator=creator,
             origin=origin or Origin(),
@@ -73,26 +85,22 @@ def squash(
         version,
     )
     try:
-        with closing(Fetcher(store.storage(record), store.cache, parallel=store.parallel)) as fetcher:
+        there = store.storage(record.with_fields(storages=storages))
+        with closing(Fetcher(there, store.cache, parallel=store.parallel)) as fetcher:
             packs = store.metadata_packs(record.id, fetcher)
-            root = _Squash(line, packs, Writer(packs.write, store.parameters.boundaries)).run()
+            merging = _Squash(line, packs, Writer(packs.write, boundaries))
+            merging.run()
+            copied_bytes = 0
+            if storage is None:
+                root = merging.finish()
+            else:
+                options = options or UploadOptions()
+                root, copied_bytes = repack(store, record, merging.tree(), fetcher, options, progress)
     except BaseException:
         with suppress(DvfsError):  # what went wrong first is told
             store.records.erase(record)
         raise
-    return _land(store, record, root, packs.uploaded_bytes, close=close)
-
-
-def _storages(records: Iterable[Record]) -> dict[int, str]:
-    storages: dict[int, str] = {}
-    for record in records:
-        for tag, url in record.storages.items():
-            if storages.setdefault(tag, url) != url:
-                raise UnsupportedFormat(
-                    f"dataset {record.title} ({record.id}) keeps data in another storage than the others: {url}",
-                    hint="use a newer dvfs",
-                )
-    return storages
+    return _land(store, record, root, packs.uploaded_bytes + copied_bytes, close=close)
 
 
 def _land(store: Store, record: Record, root: Root, uploaded_bytes: int, *, close: bool) -> Record:
@@ -116,7 +124,7 @@ def _land(store: Store, record: Record, root: Root, uploaded_bytes: int, *, clos
 
 
 class _Squash:
-    """One squash: `run` writes the pages."""
+    """One squash: `run` makes the pages, `finish` stores them; `tree` can be read in between."""
 
     def __init__(self, line: ChangeOrder, packs: MetadataPacks, writer: Writer) -> None:
         self._line = line
@@ -127,10 +135,18 @@ class _Squash:
         self._roots: dict[bytes, Root] = {}
         self._records = {record.id: record for record in line.order}
 
-    def run(self) -> Root:
-        """Apply all change-sets; return the root of what comes of them."""
+    def run(self) -> None:
+        """Apply all change-sets."""
         for record in self._line.order:
             self._apply(record)
+
+    def tree(self) -> Tree:
+        """Return what comes of them."""
+        assert self._page is not None  # a finished version has a root at least
+        return self._tree(self._page)
+
+    def finish(self) -> Root:
+        """Store the pages of what comes of them; return its root."""
         assert self._page is not None  # a finished version has a root at least
         known = self._roots.get(self._page.block.digest)
         written = self._packs.finish(self._page)

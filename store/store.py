@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dvfs.store import parameters
@@ -23,14 +23,15 @@ from dvfs.store.catalog.tree import Tree
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.draft import Draft
-from dvfs.store.errors import Corrupt, InvalidInput, UnsupportedFormat
+from dvfs.store.errors import InvalidInput
 from dvfs.store.fetch import Fetcher
 from dvfs.store.ids import VersionId, new_version_id
 from dvfs.store.metadata_pack import BlockSource, MetadataPacks
 from dvfs.store.parameters import Parameters
-from dvfs.store.record import SELF, Origin, Record, Root
+from dvfs.store.record import Origin, Record, Root
 from dvfs.store.record_cache import RecordCache
-from dvfs.store.records import Records, Want
+from dvfs.store.records import Records, Want, check_state
+from dvfs.store.storages import OpenStorage, Storages, no_other, together
 from dvfs.store.version import Version, readable_root
 
 METADATA_PACK_BYTES = 32 << 20
@@ -40,7 +41,8 @@ class Store:
     """The store behind *backend*. *state_dir*: where staging and the cache of records are kept, for all stores.
 
     *wanted*: the parameters of a store that this makes. *parallel*: requests at once of one opened version.
-    *crash*: see `Records.insert`, `PackWriter`, `publish` and `Draft.finalize`.
+    *open_storage*: opens the other storages in which versions have data; see `Storages`. *crash*: see `Records.insert`,
+    `PackWriter`, `publish` and `Draft.finalize`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Store:
         clock: Clock | None = None,
         wanted: Parameters | None = None,
         parallel: int = 16,
+        open_storage: OpenStorage = no_other,
         crash: CrashPoint = no_crash,
     ) -> None:
         self.backend = backend
@@ -64,6 +67,7 @@ class Store:
         self._wanted = wanted or Parameters()
         self._parameters: Parameters | None = None
         self.parallel = parallel
+        self.storages = Storages(backend, open_storage)
 
     @property
     def parameters(self) -> Parameters:
@@ -76,9 +80,9 @@ class Store:
         """Raise NotFound unless the store is there: for who must not make one. One request."""
         self._parameters = parameters.load(self.backend)
 
-    def storage(self, record: Record) -> _Storages:
+    def storage(self, record: Record) -> Callable[[int], Backend]:
         """Return what finds the backend of each storage tag of *record*."""
-        return _Storages(self.backend, record)
+        return self.storages.behind(record)
 
     def resolve(self, spec: str, want: Want = "any") -> Record:
         """Return the record that *spec* names; see `Records.resolve`."""
@@ -133,17 +137,22 @@ class Store:
         description: str = "",
         creator: str = "",
         origin: Origin | None = None,
+        storage: str | None = None,
     ) -> Draft:
         """Make an open version that starts as the union of *parents*, a later one overriding an earlier; return it.
 
-        *project* defaults to that of the last parent, *version* to the next number. Raises InvalidInput, AlreadyExists,
-        NotFound, WrongState for a parent that is not finished.
+        *project* defaults to that of the last parent, *version* to the next number. *storage*: the URL that its data
+        packs go to, the store itself when None. Raises InvalidInput, AlreadyExists, NotFound, WrongState for a parent
+        that is not finished.
         """
         found = [self.resolve(parent, "finished") for parent in parents]
         if project is None:
             if not found:
                 raise InvalidInput("a dataset without parents needs a project", hint="give one with --project")
             project = found[-1].project
+        storages = together(found)
+        boundaries = self.parameters.boundaries
+        tag, url = self.storages.tag(storage) if storage is not None else (0, storages[0])
         record = Record(
             id=new_version_id(),
             project=project,
@@ -152,17 +161,32 @@ class Store:
             tags=tuple(dict.fromkeys(tags)),
             description=description,
             parents=tuple(parent.id for parent in found),
+            storages=storages | {tag: url},
+            storage=tag,
             created_ns=self.clock.now_ns(),
             creator=creator,
             origin=origin or Origin(),
         )
-        base = self._union(record.id, found, self.parameters.boundaries)
+        base = self._union(record, found, boundaries)
         record = self.records.insert(record.with_fields(base=base, draft=base), version)
         return Draft(self, record)
 
     def draft(self, spec: str) -> Draft:
         """Open the unfinished version that *spec* names for changing. Raises as `resolve`."""
         return Draft(self, self.resolve(spec, "open"))
+
+    def place_data(self, version: VersionId, url: str) -> Record:
+        """Let later data packs of the open *version* go to the storage *url*; return its record.
+
+        What lies elsewhere stays there. Raises InvalidInput, NotFound, WrongState when the version is finished.
+        """
+        tag, said = self.storages.tag(url)
+
+        def change(newest: Record) -> Record:
+            check_state(newest, "open")
+            return newest.with_fields(storages=newest.storages | {tag: said}, storage=tag)
+
+        return self.records.update(version, change)
 
     def metadata_packs(self, version: VersionId, behind: BlockSource) -> MetadataPacks:
         """Return where new pages of *version* go; pages that are in the store come from *behind*."""
@@ -177,15 +201,16 @@ class Store:
     def close(self) -> None:
         """Let go of files and connections; the store is not used after it."""
         self._cached_records.close()
+        self.storages.close()
         self.backend.close()
 
-    def _union(self, version: VersionId, parents: Sequence[Record], boundaries: Boundaries) -> Root | None:
+    def _union(self, record: Record, parents: Sequence[Record], boundaries: Boundaries) -> Root | None:
         roots = [readable_root(parent) for parent in parents]
         if len(roots) < 2:
             return roots[0] if roots else None
-        fetcher = Fetcher(self.storage(parents[0]), self.cache, parallel=self.parallel)
+        fetcher = Fetcher(self.storage(record), self.cache, parallel=self.parallel)
         try:
-            packs = self.metadata_packs(version, fetcher)
+            packs = self.metadata_packs(record.id, fetcher)
             pages = PageSource(packs)
             writer = Writer(packs.write, boundaries)
             page = merge([Tree(root.page, pages.load) for root in roots], writer)
@@ -193,21 +218,3 @@ class Store:
         finally:
             fetcher.close()
         return next((root for root in roots if root.page.block == page.block), written)
-
-
-class _Storages:
-    """Backends by storage tag, for one record."""
-
-    def __init__(self, backend: Backend, record: Record) -> None:
-        self._backend = backend
-        self._record = record
-
-    def __call__(self, tag: int) -> Backend:
-        url = self._record.storages.get(tag)
-        if url == SELF:
-            return self._backend
-        if url is None:
-            raise Corrupt(f"the record of {self._record.id} names no storage {tag}")
-        raise UnsupportedFormat(
-            f"dataset {self._record.title} keeps data in another storage: {url}", hint="use a newer dvfs"
-        )

@@ -68,7 +68,7 @@ class UploadCount:
 def upload(
     store: Store, version: VersionId, staging: Staging, options: UploadOptions, progress: Progress | None
 ) -> UploadCount:
-    """Send what *staging* holds and make it part of the draft of *version*.
+    """Send what *staging* holds, to the storage that the record names, and make it part of the draft of *version*.
 
     Files that cannot be taken are named in the error; all others are in the draft by then. Raises SourceChanged,
     BadSource, WrongState, and as the backend.
@@ -84,7 +84,8 @@ def upload(
             result = pack_files(
                 staging.unpacked(),
                 new_pack=lambda: new_pack_id(version),
-                put=store.backend.put_if_absent,
+                put=store.storage(record)(record.storage).put_if_absent,
+                storage=record.storage,
                 mark=staging.mark_packed,
                 options=PackingOptions(
                     cutting=store.parameters.cutting,

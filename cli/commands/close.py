@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dvfs.cli.options import Command, common, dataset_option, json_option, quiet_option, upload_options, verbose_option
+from dvfs.cli.options import (
+    Command,
+    common,
+    dataset_option,
+    json_option,
+    quiet_option,
+    storage_option,
+    upload_options,
+    verbose_option,
+)
 from dvfs.cli.output import emit, finished_fields, say, wants_json, wants_quiet
 from dvfs.cli.progress import progress
 from dvfs.cli.session import opened
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command, name="close")
 @dataset_option
 @click.option("--disable-upload", is_flag=True, help="Fail where something is still to be uploaded.")
+@storage_option("Where the data that is left is put.  [default: where the version says]")
 @upload_options
 @verbose_option
 @quiet_option()
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
 def command(
     dataset: str | None,
     disable_upload: bool,
+    storage: str | None,
     upload: UploadOptions,
     verbose: bool,
 ) -> None:
@@ -34,7 +45,7 @@ def command(
         draft = session.store.draft(session.named(dataset))
         if not disable_upload:
             with progress(verbose) as bar:
-                draft.upload(upload, bar)
+                draft.upload(upload, bar, storage=storage)
         record = draft.finalize()
         session.note(record.id, "made")
     if wants_json():

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from dvfs.cli.options import Command, Many, common, json_option, latest_option, quiet_option, text, with_latest
+from dvfs.cli.options import (
+    Command,
+    Many,
+    common,
+    json_option,
+    latest_option,
+    quiet_option,
+    storage_option,
+    text,
+    with_latest,
+)
 from dvfs.cli.origin import creator, origin
 from dvfs.cli.output import emit, record_fields, say, wants_json, wants_quiet
 from dvfs.cli.session import opened
@@ -25,6 +35,7 @@ from dvfs.cli.session import opened
 @click.option("--tags", cls=Many, type=text, metavar="TAG...", help="Tags.")
 @latest_option
 @click.option("--description", type=text, default="", metavar="TEXT", help="What it is.")
+@storage_option("Where uploads put the data.  [default: the store]")
 @quiet_option("Print the id alone.")
 @json_option
 @common
@@ -36,6 +47,7 @@ def command(
     tags: tuple[str, ...],
     latest: bool,
     description: str,
+    storage: str | None,
 ) -> None:
     """Begin a new version of a dataset, and make it the one in use.
 
@@ -51,6 +63,7 @@ def command(
             description=description,
             creator=creator(),
             origin=origin(),
+            storage=storage,
         ).record
         session.in_use.set(record.id)
     if wants_json():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import click
 
-from dvfs.cli.options import Command, Many, common, json_option, quiet_option, text
+from dvfs.cli.options import Command, Many, common, json_option, quiet_option, storage_option, text, verbose_option
 from dvfs.cli.origin import creator, origin
 from dvfs.cli.output import emit, finished_fields, say, wants_json, wants_quiet
+from dvfs.cli.progress import progress
 from dvfs.cli.session import opened
 
 
@@ -25,7 +28,8 @@ from dvfs.cli.session import opened
 )
 @click.option("--tags", cls=Many, type=text, metavar="TAG...", help="Tags.")
 @click.option("--description", type=text, default="", metavar="TEXT", help="What it is.")
-@click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Nothing: no file is read.")
+@storage_option("Copy all data there, in the order of the files.  [default: it stays where it is]")
+@verbose_option
 @quiet_option("Print the id alone.")
 @json_option
 @common
@@ -36,15 +40,18 @@ def command(
     version: str | None,
     tags: tuple[str, ...],
     description: str,
+    storage: str | None,
+    verbose: bool,
 ) -> None:
     """Merge versions and all that they come from into one version without parents, and make it the one in use.
 
     What each version of the lineage changed is done once, parents before children: nothing that was removed comes
-    back, and nothing inherited is lost. No file is read or sent.
+    back, and nothing inherited is lost. Without --storage no file is read or sent.
     """
     from dvfs.store.squash import squash
 
-    with opened() as session:
+    copying = nullcontext() if storage is None else progress(verbose)
+    with opened() as session, copying as bar:
         record = squash(
             session.store,
             ids,
@@ -55,6 +62,8 @@ def command(
             description=description,
             creator=creator(),
             origin=origin(),
+            storage=storage,
+            progress=bar,
         )
         session.in_use.set(record.id)
         session.note(record.id, "made")

@@ -16,6 +16,7 @@ from dvfs.cli.options import (
     local_path,
     quiet_option,
     scan_options,
+    storage_option,
     text,
     upload_options,
     verbose_option,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 )
 @click.option("--checksum", is_flag=True, help="Compare content, not size and time of change.")
 @click.option("--skip-close", is_flag=True, help="Leave the version open.")
+@storage_option("Where this and later uploads put the data.  [default: where the version says]")
 @scan_options
 @upload_options
 @verbose_option
@@ -74,6 +76,7 @@ def command(
     dataset_folder: str,
     checksum: bool,
     skip_close: bool,
+    storage: str | None,
     scan: ScanOptions,
     upload: UploadOptions,
     verbose: bool,
@@ -92,7 +95,7 @@ def command(
                 raise click.UsageError(
                     "DATASET is an open version; leave it out to make a new one", click.get_current_context()
                 )
-            draft = _created(session, project, name, version, parents, with_latest(tags, latest))
+            draft = _created(session, project, name, version, parents, with_latest(tags, latest), storage)
         else:
             if project or name or version or tags:
                 raise click.UsageError(
@@ -120,7 +123,7 @@ def command(
         if is_new:
             session.in_use.set(draft.record.id)
         with progress(verbose) as bar:
-            draft.upload(upload, bar)
+            draft.upload(upload, bar, storage=None if is_new else storage)
         record = draft.record if skip_close else draft.finalize()
         if record.status.is_finished:
             session.note(record.id, "made")
@@ -139,6 +142,7 @@ def _created(
     version: str | None,
     parents: tuple[str, ...],
     tags: tuple[str, ...],
+    storage: str | None,
 ) -> Draft:
     return session.store.create(
         project=project,
@@ -148,4 +152,5 @@ def _created(
         tags=tags,
         creator=creator(),
         origin=origin(),
+        storage=storage,
     )

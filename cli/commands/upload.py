@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dvfs.cli.options import Command, common, dataset_option, json_option, quiet_option, upload_options, verbose_option
+from dvfs.cli.options import (
+    Command,
+    common,
+    dataset_option,
+    json_option,
+    quiet_option,
+    storage_option,
+    upload_options,
+    verbose_option,
+)
 from dvfs.cli.output import counted, emit, say, shown_size, wants_json, wants_quiet
 from dvfs.cli.progress import progress
 from dvfs.cli.session import opened
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, name="upload")
 @dataset_option
+@storage_option("Where this and later uploads put the data.  [default: where the version says]")
 @upload_options
 @verbose_option
 @quiet_option()
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 @common
 def command(
     dataset: str | None,
+    storage: str | None,
     upload: UploadOptions,
     verbose: bool,
 ) -> None:
@@ -33,7 +44,7 @@ def command(
     """
     with opened() as session, progress(verbose) as bar:
         draft = session.store.draft(session.named(dataset))
-        count = draft.upload(upload, bar)
+        count = draft.upload(upload, bar, storage=storage)
     if wants_json():
         emit(
             {
