@@ -19,6 +19,7 @@ from dvfs.store.record import Record
 from dvfs.store.scan import ScanOptions
 from dvfs.store.store import Store
 from dvfs.store.upload import UploadOptions
+from dvfs.store.url import open_backend
 from tests.catalog_model import TINY
 
 KIB = 1 << 10
@@ -36,7 +37,8 @@ UPLOAD = UploadOptions(pack_bytes=256 * KIB, workers=2)
 class Kit:
     """Opens one store from several machines: each has a state folder and a cache of its own.
 
-    *crash* is called at each crash point of their stores.
+    *crash* is called at each crash point of their stores. `places`: what the last machine has opened besides the store,
+    by URL.
     """
 
     def __init__(self, backend: Callable[[], Backend], folder: Path, parameters: Parameters = SMALL) -> None:
@@ -45,6 +47,7 @@ class Kit:
         self._parameters = parameters
         self._number = 0
         self.metered: Metered | None = None
+        self.places: dict[str, Metered] = {}
         self.crash: CrashPoint = no_crash
 
     @contextmanager
@@ -54,12 +57,14 @@ class Kit:
             self._number += 1
             name = f"machine-{self._number}"
         self.metered = Metered(self._backend())
+        self.places = {}
         cache = Cache(self._folder / name / "cache", budget_bytes=budget_bytes, reserve_bytes=0)
         store = Store(
             self.metered,
             state_dir=self._folder / name / "state",
             cache=cache,
             wanted=self._parameters,
+            open_storage=self._open_storage,
             crash=lambda point: self.crash(point),
         )
         try:
@@ -68,12 +73,23 @@ class Kit:
             store.close()
             cache.close()
 
+    def _open_storage(self, url: str) -> Metered:
+        assert url not in self.places
+        self.places[url] = Metered(open_backend(url))
+        return self.places[url]
+
     def publish(
-        self, folder: Path, *, name: str = "set", project: str | None = "tests", parents: Sequence[str] = ()
+        self,
+        folder: Path,
+        *,
+        name: str = "set",
+        project: str | None = "tests",
+        parents: Sequence[str] = (),
+        storage: str | None = None,
     ) -> Record:
         """Make *folder* a finished version."""
         with self.machine("publisher") as store:
-            draft = store.create(project=project, name=name, parents=parents)
+            draft = store.create(project=project, name=name, parents=parents, storage=storage)
             return fill(draft, folder).finalize()
 
 
