@@ -98,7 +98,7 @@ def local_path(value: str) -> str:
 
 def place(value: str) -> str:
     """Return *value*, a URL or the path of a local folder, as a URL or an absolute path."""
-    return value if "://" in value else os.path.abspath(local_path(value))
+    return value if not value or "://" in value else os.path.abspath(local_path(value))
 
 
 def size(value: str | int) -> int:

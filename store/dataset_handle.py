@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import RLock
 from typing import TYPE_CHECKING, ClassVar
 
+from dvfs.store.errors import InvalidInput
 from dvfs.store.opened import StoreSettings
 from dvfs.store.record import Record
 from dvfs.store.records import check_live
@@ -61,4 +62,8 @@ class Handle:
     @classmethod
     def _storage(cls, url: str | None) -> str | None:
         """Return the canonical URL of the storage *url*, a path or URL. Raises InvalidInput."""
-        return None if url is None else cls.surroundings.settings(url).url
+        if url is None:
+            return None
+        if not url:
+            raise InvalidInput("the URL of the storage is empty")
+        return cls.surroundings.settings(url).url

@@ -234,7 +234,8 @@ class _Verification:
         except NotFound:
             size = 0
         short = [block for block in run if block.offset + block.stored > size]
-        why = f"pack {key} in {backend.url} is cut short: {size} bytes" if size else f"pack {key} is missing in {backend.url}"
+        what = f"is cut short: {size} bytes" if size else "is missing"
+        why = f"pack {key} in {backend.url} {what}"
         return [Mismatch(part.path, why) for block in short for part in parts[block]], 0
 
 

@@ -169,6 +169,7 @@ def test_a_squash_moves_no_bytes_unless_a_storage_is_named(dvfs: Program, source
         ("s3://key:secret@bucket/prefix", "a store URL holds no credentials"),
         ("ftp://host/x", "unsupported store URL ftp://host/x"),
         ("s3://", "s3:// names no bucket"),
+        ("", "the store URL is empty or holds a NUL byte"),
     ],
 )
 @pytest.mark.parametrize(

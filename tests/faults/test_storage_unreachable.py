@@ -43,23 +43,23 @@ def read(path: Path) -> bytes:
         return file.read()
 
 
-def test_a_server_that_is_down(
+def test_a_server_that_does_not_answer(
     private_s3_server: SeaweedServer, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in private_s3_server.environment().items():
         monkeypatch.setenv(name, value)
     url = f"s3://{private_s3_server.bucket}/{secrets.token_hex(6)}"
     version = publish(tmp_path, url)
-    private_s3_server.stop()
+    private_s3_server.pause()
     try:
         with machine.mounted(version, "--prefetch", "none") as mount:
             assert sorted(os.listdir(mount.directory)) == ["here", "there"]
             assert soon(lambda: read(mount.directory / "there")) == errno.EIO
             assert soon(lambda: read(mount.directory / "here")) == HERE
-            private_s3_server.start()
+            private_s3_server.resume()
             assert soon(lambda: read(mount.directory / "there")) == THERE
             assert url in mount.said()
-            private_s3_server.stop()
+            private_s3_server.pause()
         shutil.rmtree(machine.cache)
         assert machine.run("list", version, timeout=SOON_SECONDS).returncode == 0
         for words in (
@@ -73,7 +73,7 @@ def test_a_server_that_is_down(
             assert url in line
         assert machine.run("squash", "--name", "s", "--ids", version, timeout=SOON_SECONDS).returncode == 0
     finally:
-        private_s3_server.start()
+        private_s3_server.resume()
 
 
 def test_a_folder_that_is_gone(machine: Machine, tmp_path: Path) -> None:

@@ -348,9 +348,6 @@ def test_what_is_not_done_says_so(home: Path) -> None:
         dataset.get_logger,
         lambda: dataset.add_external_files("s3://bucket/key"),
         lambda: dataset.upload(upload_as_external_links=True),
-        lambda: dataset.upload(output_url=str(home / "elsewhere")),
-        lambda: Dataset.create("d", "p", output_uri=str(home / "elsewhere")),
-        lambda: Dataset.squash("d", ["p/d"], output_url=str(home / "elsewhere")),
         lambda: Dataset.set_offline(True),
         lambda: Dataset.import_offline_session("session.zip"),
     ):
