@@ -298,9 +298,9 @@ def upload_options(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def storage_option(text: str) -> Callable[[F], F]:
-    """Return a decorator that adds `--storage`, with *text* as its help."""
-    return click.option("--storage", type=place, metavar="URL", help=text)
+def storage_option(text: str, *names: str) -> Callable[[F], F]:
+    """Return a decorator that adds `--storage`, also under other *names*, with *text* as its help."""
+    return click.option("--storage", *names, "storage", type=place, metavar="URL", help=text)
 
 
 def scan_options(function: Callable[..., None]) -> Callable[..., None]:

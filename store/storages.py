@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 
 from dvfs.store.backend import Backend
-from dvfs.store.errors import AlreadyExists, Corrupt, InvalidInput, Unsupported, UnsupportedFormat
+from dvfs.store.errors import AlreadyExists, Corrupt, InvalidInput, Unavailable, Unsupported, UnsupportedFormat
 from dvfs.store.ids import new_write_id
 from dvfs.store.record import MAX_STORAGE, SELF, Record
 from dvfs.store.url import parse_url
@@ -61,7 +61,7 @@ class Storages:
         return tag, canonical
 
     def behind(self, record: Record) -> Callable[[int], Backend]:
-        """Return what finds the backend of each storage tag of *record*. It raises Corrupt, Unsupported."""
+        """Return what finds the backend of each storage tag of *record*. It raises Corrupt, Unavailable."""
 
         def find(tag: int) -> Backend:
             url = record.storages.get(tag)
@@ -71,11 +71,9 @@ class Storages:
                 raise Corrupt(f"the record of {record.id} names no storage {tag}")
             try:
                 return self._backend_of(url)
-            except Unsupported:
-                raise
-            except InvalidInput as exc:
-                raise UnsupportedFormat(
-                    f"dataset {record.title} ({record.id}) has data in a storage that cannot be opened: {exc.message}",
+            except InvalidInput as exc:  # of this machine, say, not of the version
+                raise Unavailable(
+                    f"dataset {record.title} ({record.id}) has data in {url}, which cannot be opened: {exc.message}",
                     hint=exc.hint,
                 ) from exc
 

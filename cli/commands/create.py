@@ -35,7 +35,7 @@ from dvfs.cli.session import opened
 @click.option("--tags", cls=Many, type=text, metavar="TAG...", help="Tags.")
 @latest_option
 @click.option("--description", type=text, default="", metavar="TEXT", help="What it is.")
-@storage_option("Where uploads put the data.  [default: the store]")
+@storage_option("Where uploads put the data.  [default: the store]", "--output-uri")
 @quiet_option("Print the id alone.")
 @json_option
 @common

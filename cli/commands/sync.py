@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 )
 @click.option("--checksum", is_flag=True, help="Compare content, not size and time of change.")
 @click.option("--skip-close", is_flag=True, help="Leave the version open.")
-@storage_option("Where this and later uploads put the data.  [default: where the version says]")
+@storage_option("Where this and later uploads put the data.  [default: where the version says]", "--output-uri")
 @scan_options
 @upload_options
 @verbose_option

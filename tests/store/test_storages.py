@@ -27,7 +27,6 @@ from dvfs.store.errors import (
     SourceChanged,
     Unavailable,
     Unsupported,
-    UnsupportedFormat,
     WrongState,
 )
 from dvfs.store.ids import pack_key
@@ -337,9 +336,9 @@ def test_what_is_no_storage_is_refused_in_a_line(kit: Kit, url: str, message: st
 @pytest.mark.parametrize(
     ("url", "error"),
     [
-        ("somewhere", UnsupportedFormat),
-        ("ftp://host/x", UnsupportedFormat),
-        ("s3://key:secret@bucket/x", UnsupportedFormat),
+        ("somewhere", Unavailable),
+        ("ftp://host/x", Unavailable),
+        ("s3://key:secret@bucket/x", Unavailable),
         (None, Corrupt),
     ],
 )
@@ -612,6 +611,8 @@ def test_a_squash_that_stays_open_goes_on_where_its_data_is(kit: Kit, tmp_path: 
 def test_a_store_that_opens_no_other_says_so(kit: Kit, tmp_path: Path, elsewhere: str) -> None:
     record = kit.publish(write(tmp_path / "source", {"a": b"1"}), storage=elsewhere)
     storages = Storages(open_backend(str(tmp_path / "store")))
-    with pytest.raises(Unsupported, match="elsewhere"):
+    with pytest.raises(Unavailable, match="elsewhere"):
         storages.behind(record)(record.storage)
+    with pytest.raises(Unsupported, match="elsewhere"):
+        storages.tag(elsewhere)
     assert storages.behind(record)(0).url == url_of(tmp_path / "store")
