@@ -115,6 +115,15 @@ def test_a_version_elsewhere_is_like_any_other(dvfs: Program, elsewhere: str, so
     assert content(mounted) == expected
 
 
+def test_the_former_name_of_the_option(dvfs: Program, source: Path, tmp_path: Path) -> None:
+    words = ["--project", "p", "--name", "d", "--output-uri", tmp_path / "elsewhere"]
+    dvfs.ok("create", *words)
+    dvfs.ok("add", "--files", source / "a.txt")
+    dvfs.ok("close")
+    dvfs.ok("sync", *words, "--folder", source, "--parents", "p/d")
+    assert len(packs_in(str(tmp_path / "elsewhere"))) == 2
+
+
 def test_a_sync_remembers_it_for_the_close(dvfs: Program, elsewhere: str, source: Path) -> None:
     words = ["sync", "--project", "p", "--name", "d", "--folder", "source", "--storage", elsewhere]
     dvfs.ok(*words, "--skip-close", "-q")

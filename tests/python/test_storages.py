@@ -34,8 +34,8 @@ def test_create_says_where_uploads_go(home: Path, monkeypatch: pytest.MonkeyPatc
     assert read(found.get_local_copy()) == FILES
     assert found.verify_dataset_hash(found.get_local_copy()) == []
     assert read(str(found.get_mutable_local_copy(home / "copy"))) == FILES
-    with fsspec.open(f"dvfs://{found.id}/sub/b", "rb") as file:
-        assert file.read() == FILES["sub/b"]
+    by_url = fsspec.filesystem("dvfs", skip_instance_cache=True)
+    assert by_url.cat(f"dvfs://{found.id}/sub/b") == FILES["sub/b"]
 
 
 def test_a_child_does_not_inherit_where_its_uploads_go(home: Path) -> None:
