@@ -116,7 +116,7 @@ def test_a_version_elsewhere_is_like_any_other(dvfs: Program, elsewhere: str, so
 
 
 def test_the_former_name_of_the_option(dvfs: Program, source: Path, tmp_path: Path) -> None:
-    words = ["--project", "p", "--name", "d", "--output-uri", tmp_path / "elsewhere"]
+    words = ["--project", "p", "--name", "d", "--output-uri", str(tmp_path / "elsewhere")]
     dvfs.ok("create", *words)
     dvfs.ok("add", "--files", source / "a.txt")
     dvfs.ok("close")

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 from dvfs.store.backend import Backend
 from dvfs.store.block import BlockRef
+from dvfs.store.catalog.columns import Type
+from dvfs.store.catalog.entry import Extra
 from dvfs.store.errors import (
     Corrupt,
     DvfsError,
@@ -38,6 +40,7 @@ from dvfs.store.store import Store
 from dvfs.store.url import open_backend
 from dvfs.store.verify import verify_stored
 from tests.commit_kit import Committer, MemoryFiles, kept, write
+from tests.lineage_kit import make, model_of
 from tests.memory_backend import MemoryBackend
 from tests.store.noise import noise
 from tests.store_kit import UPLOAD, Kit, fill, tree_of, write_odd_tree
@@ -541,7 +544,7 @@ def test_a_squash_into_the_store_brings_all_home(kit: Kit, tmp_path: Path) -> No
         assert read_all(store, made) == files
 
 
-def test_what_is_not_known_of_an_entry_is_copied_along(kit: Kit, tmp_path: Path) -> None:
+def test_all_of_an_entry_is_copied_along(kit: Kit, tmp_path: Path) -> None:
     source = write_odd_tree(tmp_path / "odd")
     record = kit.publish(source)
     with kit.machine() as store:
@@ -553,6 +556,31 @@ def test_what_is_not_known_of_an_entry_is_copied_along(kit: Kit, tmp_path: Path)
                 for (path, entry), (other, copy) in pairs
             )
             assert all(before.read(entry) == after.read(copy) for (_, entry), (_, copy) in pairs if entry.is_file)
+
+
+def test_what_this_dvfs_does_not_know_is_copied_along(kit: Kit, tmp_path: Path) -> None:
+    record = kit.publish(write(tmp_path / "source", {"a": b"1", "empty": b""}))
+    extra = (Extra(70, Type.VAR, 0, b"unknown"),)
+    with kit.machine() as store:
+        model = {
+            path: entry._replace(extra=extra) if path else entry for path, entry in model_of(store, record).items()
+        }
+        made = squash(store, [make(store, model, [record]).id], name="s", storage=url_of(tmp_path / "target"))
+        assert {path: entry.extra for path, entry in model_of(store, made).items()} == {
+            b"": (), b"a": extra, b"empty": extra
+        }  # fmt: skip
+        assert read_all(store, made) == {"a": b"1", "empty": b""}
+
+
+def test_a_catalog_that_lies_is_not_made_true(kit: Kit, tmp_path: Path) -> None:
+    """The blocks are those of their digests, but a file is not."""
+    record = kit.publish(write(tmp_path / "source", {"a": b"1", "b": b"2"}))
+    with kit.machine() as store:
+        model = model_of(store, record)
+        lying = make(store, model | {b"a": model[b"a"]._replace(content=model[b"b"].content)}, [record])
+        with pytest.raises(Corrupt, match="b'a' is not what its digest"):
+            squash(store, [lying.id], name="s", storage=url_of(tmp_path / "target"))
+        assert [found.id for found in store.records.all()] == [record.id, lying.id]
 
 
 def damaged(path: Path) -> None:
