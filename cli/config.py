@@ -55,6 +55,12 @@ def _flag(value: str) -> bool:
         raise ValueError(f"{value!r} is neither true nor false") from None
 
 
+def _folders(value: str) -> str:
+    if not all(os.path.isabs(os.path.expanduser(folder)) for folder in value.split(os.pathsep)):
+        raise ValueError(f"{value!r} are no absolute paths of folders")
+    return value
+
+
 def _seconds(value: str) -> float:
     seconds = float(value)
     if not seconds > 0:
@@ -68,6 +74,7 @@ KEYS: tuple[Key, ...] = (
     Key("cache_size", "DVFS_CACHE_SIZE", parse_size, "byte budget of the cache: 500M, 200GiB"),
     Key("retry_deadline", "DVFS_RETRY_DEADLINE", _seconds, "seconds to go on trying a store that does not answer"),
     Key("provenance", "DVFS_PROVENANCE", _flag, "note in the store which runs make and read versions"),
+    Key("file_links", "DVFS_FILE_LINKS", _folders, "folders, joined by `:`, whose files file:// links may name"),
     Key("s3.profile", "DVFS_S3_PROFILE", _text, "profile of the AWS configuration"),
     Key("s3.region", "DVFS_S3_REGION", _text, "region of the bucket"),
     Key("s3.endpoint_url", "DVFS_S3_ENDPOINT_URL", _text, "URL of an S3 service that is not AWS"),
@@ -142,6 +149,12 @@ class Config:
         """The byte budget of the cache; None leaves it to the cache."""
         value = self.get("cache_size").value
         return None if value is None else int(value)
+
+    @property
+    def file_folders(self) -> tuple[Path, ...]:
+        """The folders of this machine from which external files are read; none by default."""
+        told = self.get("file_links").value
+        return () if told is None else tuple(Path(folder).expanduser() for folder in str(told).split(os.pathsep))
 
     @property
     def has_provenance(self) -> bool:

@@ -71,6 +71,7 @@ def note(notes: Notes, config: Config, store: Store, version: str, did: str) -> 
 @contextmanager
 def opened_store(config: Config) -> Iterator[Store]:
     """Open the store and the cache that *config* names, and close them at the end. Raises InvalidInput."""
+    from dvfs.store.externals import Externals
     from dvfs.store.store import Store
     from dvfs.store.url import open_backend
 
@@ -81,7 +82,8 @@ def opened_store(config: Config) -> Iterator[Store]:
 
     backend = opened(config.store_url)
     with opened_cache(config) as cache:
-        store = Store(backend, state_dir=config.state_dir, cache=cache, open_storage=opened)
+        externals = Externals(opened, policy=config.retry_policy(), file_folders=config.file_folders)
+        store = Store(backend, state_dir=config.state_dir, cache=cache, open_storage=opened, externals=externals)
         try:
             yield store
         finally:

@@ -47,6 +47,7 @@ class ThisProgram:
             cache_bytes=config.cache_bytes,
             s3=config.s3_options(),
             retry=config.retry_policy(),
+            file_folders=config.file_folders,
         )
 
     def local(self, path: Local) -> Path:
@@ -142,6 +143,7 @@ def _environment(settings: StoreSettings) -> dict[str, str]:
     values: dict[str, object] = {
         "cache_dir": settings.cache_dir,
         "cache_size": settings.cache_bytes,
+        "file_links": os.pathsep.join(map(str, settings.file_folders)) or None,
         "retry_deadline": None if settings.retry is None else settings.retry.deadline_seconds,
     }
     for key in KEYS:

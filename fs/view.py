@@ -182,7 +182,8 @@ class View:
         return leaf.target_at(index)
 
     def xattrs(self, inode: int) -> dict[bytes, bytes]:
-        """Return the extended attributes of *inode*: of which version it is, and the digest of a file or the root."""
+        """Return the extended attributes of *inode*: of which version it is, the digest of a file or the root, and the
+        URL of an external file."""
         found = {b"user.dvfs.id": self._identity.id, b"user.dvfs.version": self._identity.version}
         if inode == ROOT_INODE:
             found[b"user.dvfs.digest"] = self._identity.digest
@@ -190,6 +191,9 @@ class View:
         leaf, index = self.tree.leaf_at(self.rank_of(inode))
         if stat.S_ISREG(leaf.modes[index]):
             found[b"user.dvfs.digest"] = leaf.digest_at(index).hex().encode()
+            external = leaf.external_at(index)
+            if external is not None:
+                found[b"user.dvfs.link"] = external.url
         return found
 
     def getxattr(self, inode: int, name: bytes) -> bytes:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dvfs.store.digest import Buffer
+from dvfs.store.errors import Conflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,26 @@ class Backend(Protocol):
     def close(self) -> None:
         """Let go of connections and descriptors; the backend is not used after it."""
         ...
+
+
+@runtime_checkable
+class ConditionalReads(Protocol):
+    """What a backend can do besides: have the storage refuse to send bytes of another object than the one meant."""
+
+    def get_if(self, key: str, start: int, length: int, etag: str) -> Blob:
+        """Do as `get`, if the etag of the object is *etag*. Raises Conflict when it is another, and as `get`."""
+        ...
+
+
+def get_if(backend: Backend, key: str, start: int, length: int, etag: str) -> Blob:
+    """Return bytes of the object *key* whose etag is *etag*, also where *backend* cannot have that checked.
+
+    Raises Conflict when it is another, saying which if that is known, and as `Backend.get`.
+    """
+    if isinstance(backend, ConditionalReads):
+        blob = backend.get_if(key, start, length, etag)
+    else:
+        blob = backend.get(key, start, length)
+    if blob.etag != etag:
+        raise Conflict(f"its etag is {blob.etag}")
+    return blob

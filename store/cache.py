@@ -1,6 +1,7 @@
 """The local block cache: content-addressed files that all versions, mounts and processes on a machine share.
 
-    blocks/<xx>/<digest>   raw bytes of a block or stored bytes of a page, named by their block digest
+    blocks/<xx>/<digest>   raw bytes of a block or stored bytes of a page, named by their block digest; or a range of
+                           an external file, named by what it is a range of, and sealed
     tmp/<session>-<n>      a block being written
     sessions/<session>     a process that writes, or that died before it had closed the cache
     lock                   byte locks: one fetch for each block, and which sessions live
@@ -31,7 +32,7 @@ from dvfs.store.cache_keeper import Keeper
 from dvfs.store.cache_locks import FetchLocks, LockFile, Sessions
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.crash import CrashPoint, no_crash
-from dvfs.store.digest import Buffer
+from dvfs.store.digest import DIGEST_SIZE, Buffer, seal_of
 from dvfs.store.errors import Internal
 from dvfs.store.log_once import LogOnce
 
@@ -185,7 +186,7 @@ class Cache:
         It is not when the block is not open, ends before, or the kernel does not have all bytes in memory.
         """
         block = self._open.get(digest)
-        if block is None or not self._nowait_flags:
+        if block is None or start + len(view) > block.size or not self._nowait_flags:
             return False
         try:
             got = os.preadv(block.fd, (view,), start, self._nowait_flags)
@@ -215,19 +216,22 @@ class Cache:
         if digest not in self._open:
             self._files.foresee(digest)
 
-    def put(self, digest: bytes, data: Buffer) -> bool:
-        """Store *data*, whose block digest the caller has found to be *digest*; return whether it was stored."""
+    def put(self, digest: bytes, data: Buffer, *, sealed: bool = False) -> bool:
+        """Store *data*, whose block digest the caller has found to be *digest*; return whether it was stored.
+
+        *sealed*: they are what *digest* names in another way, and the caller has found that they are.
+        """
         if not self._keeper.has_room(len(data)):
             if self._budget_bytes != 0:
                 self._log.warning("room", "cache %s has no room: reading on uncached", self._root)
             return False
         try:
-            self._files.write(digest, data)
+            self._files.write(digest, data, seal_of(digest, data) if sealed else b"")
         except OSError as exc:
             self._log.warning(("put", exc.errno), "cache %s: cannot store: %s; reading on uncached", self._root, exc)
             self._keeper.wake()
             return False
-        self._keeper.note_put(digest, len(data))
+        self._keeper.note_put(digest, len(data) + (DIGEST_SIZE if sealed else 0))
         return True
 
     def fetching(self, digest: bytes) -> contextlib.AbstractContextManager[bool]:
@@ -302,6 +306,7 @@ class Cache:
         self._lock_file.close()
 
     def _pread(self, digest: bytes, block: OpenBlock, start: int, length: int) -> bytes | None:
+        length = max(0, min(length, block.size - start))  # behind it there may be a seal
         try:
             data = os.pread(block.fd, length, start)
         except OSError as exc:
@@ -309,7 +314,7 @@ class Cache:
                 raise Internal(f"block {digest.hex()} cannot be read at {start}, {length} bytes") from exc
             self._files.remove_damaged(digest, block, str(exc))
             return None
-        if len(data) != length and len(data) != max(0, block.size - start):
+        if len(data) != length:
             self._files.remove_damaged(digest, block, "it was truncated while open")
             return None
         return data

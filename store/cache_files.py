@@ -1,5 +1,8 @@
 """The block files of the cache: written to a temporary name and renamed, verified when first opened, kept open.
 
+A file is the bytes of the block that its name is the digest of; or, of a range of an external file, the bytes and
+behind them 32 more, the seal: a digest over the name and the bytes.
+
 Threading rule: `BlockFiles` is thread-safe. Finding an open block takes no lock. A descriptor is closed when the
 last reference to its `OpenBlock` goes, so never under a reader: the reference count is the use count.
 
@@ -21,7 +24,7 @@ from pathlib import Path
 from dvfs.store.block import MAX_BLOCK_BYTES
 from dvfs.store.cache_locks import Sessions
 from dvfs.store.crash import CrashPoint, no_crash
-from dvfs.store.digest import DIGEST_SIZE, Buffer, block_digest
+from dvfs.store.digest import DIGEST_SIZE, Buffer, block_digest, seal_of
 from dvfs.store.log_once import LogOnce
 
 SHARDS = 256
@@ -31,6 +34,7 @@ _MAX_VERIFIED = 1 << 16
 _LOADING = 64
 
 _Identity = tuple[int, int, int, int]
+_UNKNOWN: tuple[_Identity, int] = (0, 0, 0, 0), 0
 
 
 class Scratch(threading.local):
@@ -89,7 +93,7 @@ class BlockFiles:
         self._scratch = Scratch()
         self._guard = threading.Lock()  # over changes of the two dicts; never held across I/O
         self._loading = [threading.Lock() for _ in range(_LOADING)]  # by digest; held while a block is read
-        self._verified: dict[bytes, _Identity] = {}
+        self._verified: dict[bytes, tuple[_Identity, int]] = {}  # and how long the block is
         self.open: dict[bytes, OpenBlock] = {}
         """Open blocks by digest, least recently used first (by second chance); only this class changes it."""
 
@@ -128,7 +132,8 @@ class BlockFiles:
             found = os.fstat(fd)
             identity = _identity(found)
             data = None
-            if self._verified.get(digest) != identity:
+            known = self._verified.get(digest, _UNKNOWN)
+            if known[0] != identity:
                 data = self._verified_bytes(fd, found, digest, into)
                 if data is None:
                     self.remove_damaged(digest, block, "its bytes do not have the digest of its name")
@@ -136,7 +141,7 @@ class BlockFiles:
         except OSError as exc:
             self.remove_damaged(digest, block, str(exc))
             return None
-        block.size = found.st_size
+        block.size = len(data) if data is not None else known[1]
         self._keep(digest, block, identity)
         return block, data
 
@@ -151,8 +156,11 @@ class BlockFiles:
         finally:
             os.close(fd)
 
-    def write(self, digest: bytes, data: Buffer) -> None:
-        """Make *data* the block *digest*, and keep it open. Raises OSError; then nothing is left behind."""
+    def write(self, digest: bytes, data: Buffer, seal: bytes = b"") -> None:
+        """Make *data* the block *digest*, and keep it open. Raises OSError; then nothing is left behind.
+
+        *seal*: of bytes whose digest is not *digest*, what `seal_of` gives; it is written behind them.
+        """
         temporary = f"{self._temporary}/{self._sessions.current()}-{next(self._numbers):x}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
@@ -164,6 +172,8 @@ class BlockFiles:
         try:
             self._crash("fetch:after-temp")
             _write_all(fd, data)
+            if seal:
+                _write_all(fd, seal)
             self._crash("fetch:before-rename")
             self._rename(temporary, self.path(digest))
         except BaseException:
@@ -261,11 +271,22 @@ class BlockFiles:
     def _verified_bytes(
         self, fd: int, found: os.stat_result, digest: bytes, into: memoryview | None = None
     ) -> memoryview | None:
-        """Return the whole file, in *into* or the buffer of this thread, if it is the block *digest*."""
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BLOCK_BYTES:
+        """Return the bytes of the block, in *into* or the buffer of this thread, if the file is the block *digest*."""
+        size = found.st_size
+        if not stat.S_ISREG(found.st_mode) or size > MAX_BLOCK_BYTES:
             return None
-        data = into if into is not None and len(into) == found.st_size else self._scratch.of(found.st_size)
-        return data if os.preadv(fd, [data], 0) == found.st_size and block_digest(data) == digest else None
+        data = into if into is not None and len(into) == size else self._scratch.of(size)
+        if os.preadv(fd, [data], 0) != size:
+            return None
+        if block_digest(data) == digest:
+            return data
+        sealed, seal = data[:-DIGEST_SIZE], data[-DIGEST_SIZE:]
+        if size <= DIGEST_SIZE or seal != seal_of(digest, sealed):
+            return None
+        if into is None or len(into) != len(sealed):
+            return sealed
+        into[:] = sealed
+        return into
 
     def _open_file(self, path: str) -> int:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -292,7 +313,7 @@ class BlockFiles:
         with self._guard:
             if len(self._verified) >= _MAX_VERIFIED:
                 del self._verified[next(iter(self._verified))]
-            self._verified[digest] = identity
+            self._verified[digest] = identity, block.size
             replaced = self.open.pop(digest, None)
             if replaced is not None:
                 dropped.append(replaced)

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, overload
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog.entry import BlockTreeRef, Content, Entry
 from dvfs.store.errors import Corrupt, InvalidInput
+from dvfs.store.external import External, from_bytes, to_bytes
 from dvfs.store.ids import PackId
 from dvfs.store.source import Kind, Source, removal
 from dvfs.store.staging import decode_extents, encode_extents
@@ -80,6 +81,8 @@ class Reader(Protocol):
 _KEPT, _LOCAL, _EDITED = b"k", b"l", b"e"
 _LENGTH = struct.Struct("<I")
 _TREE = struct.Struct("<I24sIIIB32sIQ")
+_EXTERNAL = b"\xff\xff\xff\xff"
+"""Begins an external file; the others begin with the tag of a storage, which has 16 bits."""
 _BEFORE = struct.Struct("<IqqQ32sI")
 _RANGE = struct.Struct("<QQ")
 
@@ -140,6 +143,8 @@ def before_of(source: Source) -> Entry | None:
 
 def encode_content(content: Content) -> bytes:
     """Return *content* as bytes."""
+    if isinstance(content, External):
+        return _EXTERNAL + to_bytes(content)
     if isinstance(content, BlockTreeRef):
         return _TREE.pack(*content.block, content.level, content.number)
     return encode_extents(content)
@@ -147,6 +152,8 @@ def encode_content(content: Content) -> bytes:
 
 def decode_content(data: bytes) -> Content:
     """Return the content that `encode_content` made *data* of. Raises Corrupt."""
+    if data.startswith(_EXTERNAL):
+        return from_bytes(data[len(_EXTERNAL) :])
     if len(data) != _TREE.size:  # which is no multiple of an extent's
         return decode_extents(data)
     storage, pack, offset, stored, raw, codec, digest, level, number = _TREE.unpack(data)

@@ -17,7 +17,7 @@ from dvfs.store.catalog.key import key_of
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.digest import ZERO
 from dvfs.store.edits import Finder, staged_entry
-from dvfs.store.source import Kind
+from dvfs.store.source import FILES, Kind
 
 if TYPE_CHECKING:
     from dvfs.store.staging import Staging
@@ -97,9 +97,7 @@ def _covered(base: Tree | None, draft: Tree | None, staging: Staging) -> Iterato
     if draft is None:
         return
     tops = [
-        row.source.path
-        for row in staging.edits()
-        if row.source.kind in (Kind.FILE, Kind.LINK, Kind.KEPT) and finder.is_directory(row.source.path)
+        row.source.path for row in staging.edits() if row.source.kind in FILES and finder.is_directory(row.source.path)
     ]
     before = Finder(base)
     for key, path in sorted((key_of(below), below) for top in tops for _, below, _ in draft.scan(*draft.subtree(top))):

@@ -75,17 +75,43 @@ class Changes(Handle):
         max_workers: int | None = None,
         read_hash: bool = False,
     ) -> int:
-        """Raise Unsupported: a version holds its files itself."""
-        raise Unsupported(
-            "files that stay where they are, outside of the store, cannot be part of a version yet",
-            hint="download them and use add_files",
-        )
+        """Stage external files, which stay where they are; return the number of those that are new in the version.
+
+        Nothing is read; each is pinned to what the storage says of it now, and read, through the version, as long as
+        that stays so. *source_url*: one or several, of `s3://`, `gs://`, `azure://`, `http://`, `https://`, `file://`;
+        an object, or but of http a folder. *wildcard*: of these only the ones that match it, or one of several, as for
+        `add_files`. *dataset_path*: the folder of the dataset that they go to, or one for each URL. *recursive*:
+        folders in a folder too. *verbose*: print each path to stderr. *max_workers*: nothing. *read_hash*: nothing;
+        the hash of a link is over its URL and pin.
+
+        Raises WrongState when the version is finished, InvalidInput for what is no URL, BadSource where nothing is,
+        Unsupported for what cannot be listed or pinned, and as the storage; then nothing is staged.
+        """
+        urls = (source_url,) if isinstance(source_url, str) else tuple(source_url)
+        if dataset_path is None or isinstance(dataset_path, str):
+            folders: tuple[str, ...] = (dataset_path or "",) * len(urls)
+        else:
+            folders = tuple(dataset_path)
+        if len(folders) != len(urls):
+            raise InvalidInput(
+                f"{len(urls)} URLs and {len(folders)} folders of the dataset", hint="give one folder, or one for each"
+            )
+        include = (wildcard,) if isinstance(wildcard, str) else tuple(wildcard or ())
+        with self._lock:
+            count = self._draft().add_external_files(
+                list(zip(urls, folders, strict=True)),
+                include=include,
+                recursive=recursive,
+                on_path=self.surroundings.teller(verbose),
+            )
+        return count.added
 
     def remove_files(self, dataset_path: str | None = None, recursive: bool = True, verbose: bool = False) -> int:
         """Stage the removal of what *dataset_path* names in the version; return the number of files and links.
 
-        It is a path, where a folder means all in it, or a wildcard: matched against whole paths and, if *recursive*,
-        against names at any depth below the folder that it starts with. *verbose*: print each path to stderr. Raises
+        It is a path, where a folder means all in it, the URL of external files, or a wildcard: matched against whole
+        paths and, if *recursive*, against names at any depth below the folder that it starts with; one with `://` in
+        it against URLs. *verbose*: print each path to stderr. Raises
         WrongState when the version is finished, InvalidInput when no path is named.
         """
         if not dataset_path:

@@ -16,7 +16,7 @@ class Content(Handle):
 
     @property
     def file_entries(self) -> list[FileEntry]:
-        """The files, in the order of their paths' components; no symbolic links."""
+        """The files, in the order of their paths' components; no symbolic links and no external files."""
         return list(dataset_entries.file_entries(self._store, self._load()))
 
     @property
@@ -26,13 +26,13 @@ class Content(Handle):
 
     @property
     def link_entries(self) -> list[LinkEntry]:
-        """The external files: none."""
-        return []
+        """The external files, in the order of their paths' components."""
+        return list(dataset_entries.link_entries(self._store, self._load()))
 
     @property
     def link_entries_dict(self) -> Mapping[str, LinkEntry]:
-        """The external files by their paths: none."""
-        return {}
+        """The external files by their paths."""
+        return {entry.relative_path: entry for entry in self.link_entries}
 
     def list_files(
         self, dataset_path: str | None = None, recursive: bool = True, dataset_id: str | None = None

@@ -16,6 +16,7 @@ from dvfs.store.comparison import changes, differences
 from dvfs.store.digest import ZERO
 from dvfs.store.draft import Draft
 from dvfs.store.edits import Finder
+from dvfs.store.external import External
 from dvfs.store.record import Record
 from dvfs.store.selection import cleaned, is_literal, matcher
 from dvfs.store.store import Store
@@ -37,7 +38,9 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class LinkEntry:
-    """An external file of a version: there are none yet."""
+    """An external file of a version: it stays at the URL *link*. *size*: bytes. *hash*: its digest in hex, over URL and
+    pin. *parent_dataset_id*: None, no version stored its bytes.
+    """
 
     link: str
     relative_path: str
@@ -56,11 +59,19 @@ def entries(store: Store, record: Record) -> Iterator[tuple[bytes, Entry]]:
 
 
 def file_entries(store: Store, record: Record) -> Iterator[FileEntry]:
-    """Yield the files of the version of *record*, in catalog order."""
+    """Yield the files of the version of *record* that it holds itself, in catalog order."""
     for path, entry in entries(store, record):
-        if entry.is_file:
+        if entry.is_file and entry.external is None:
             digest = None if entry.digest == ZERO else entry.digest.hex()
             yield FileEntry(os.fsdecode(path), digest, entry.size, _stored_by(entry))
+
+
+def link_entries(store: Store, record: Record) -> Iterator[LinkEntry]:
+    """Yield the external files of the version of *record*, in catalog order."""
+    for path, entry in entries(store, record):
+        if entry.external is not None:
+            link = entry.external.url.decode()
+            yield LinkEntry(link, os.fsdecode(path), entry.digest.hex(), entry.size, None)
 
 
 def listed(store: Store, record: Record, pattern: str | None, *, recursive: bool) -> Iterator[str]:
@@ -116,7 +127,7 @@ def packs(store: Store, record: Record) -> set[bytes]:
     found: set[bytes] = set()
     with closing(store.version(record)) as version:
         for _, entry in version.entries():
-            if entry.content:
+            if entry.content and entry.external is None:
                 found.update(block.pack for block in all_blocks(entry.content, version.pages.load_blocks))
     return found
 
@@ -137,6 +148,8 @@ def _by_path(before: dict[bytes, Entry], after: dict[bytes, Entry]) -> Iterator[
 
 
 def _stored_by(entry: Entry) -> str | None:
+    if isinstance(entry.content, External):
+        return None
     if isinstance(entry.content, BlockTreeRef):
         return entry.content.block.pack[:16].hex()
     return entry.content[0].block.pack[:16].hex() if entry.content else None

@@ -9,23 +9,26 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dvfs.store import latest
 from dvfs.store.catalog.diff import Difference
 from dvfs.store.catalog.entry import Entry
+from dvfs.store.catalog.key import check_path
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.comparison import pending_changes
 from dvfs.store.edits import Finder, current
 from dvfs.store.errors import WrongState
+from dvfs.store.external import from_bytes
+from dvfs.store.include import wildcards
 from dvfs.store.publish import counted, publish
 from dvfs.store.record import Record, Status
 from dvfs.store.records import check_state
 from dvfs.store.scan import Scan, ScanOptions, expand
 from dvfs.store.scan import dataset_folder as folder_of
 from dvfs.store.selection import cleaned, is_literal, matcher
-from dvfs.store.source import Kind, Source, removal
+from dvfs.store.source import FILES, Kind, Source, external_source, missing_parents, removal
 from dvfs.store.staging import Staging
 from dvfs.store.sync import SyncCount, compare
 from dvfs.store.upload import Progress, UploadCount, UploadOptions, upload
@@ -47,6 +50,10 @@ class AddCount:
     modified: int = 0
     unchanged: int = 0
     skipped: int = 0
+
+    def __add__(self, other: AddCount) -> AddCount:
+        """Return both together."""
+        return AddCount(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Pending(NamedTuple):
@@ -90,12 +97,50 @@ class Draft:
             staging.stage(counted())
         return AddCount(**count, skipped=scan.skipped.count)
 
+    def add_external_files(
+        self,
+        urls: Sequence[tuple[str, str]],
+        *,
+        include: Sequence[str] = (),
+        recursive: bool = True,
+        on_path: OnPath | None = None,
+    ) -> AddCount:
+        """Stage external files: what is at *urls*, each with the folder of the dataset where it goes; all or none.
+
+        An object goes there by its name, of a folder the content. *include*, *recursive*: as in `ScanOptions`. Reads no
+        content. Raises as `Externals.find`.
+        """
+        fits = wildcards(include, recursive=recursive) if include else None
+        count = {"added": 0, "modified": 0, "unchanged": 0}
+        now_ns = self.store.clock.now_ns()
+        parents: set[bytes] = {b""}
+        with self._staging() as staging, self._draft_tree() as tree:
+            finder = Finder(tree)
+
+            def counted() -> Iterator[Source]:
+                for url, folder in urls:
+                    for name, external in self.store.externals.find(url, recursive=recursive, fits=fits):
+                        source = external_source(os.path.join(folder_of(folder), name), external, now_ns)
+                        check_path(source.path)
+                        found = finder.find(source.path)
+                        if found is not None and found.external == external:
+                            source = source._replace(mode=found.mode, mtime_ns=found.mtime_ns)
+                        count[_judge(source, finder)] += 1
+                        if on_path is not None:
+                            on_path(source.path)
+                        yield from missing_parents(source.path, parents)
+                        yield source
+
+            staging.stage(counted())
+        return AddCount(**count)
+
     def remove_files(
         self, patterns: Sequence[str | bytes], *, recursive: bool = True, on_path: OnPath | None = None
     ) -> int:
         """Stage the removal of what *patterns* name in the dataset (see `selection`); return the number of files.
 
-        Links count as files. What was only staged is staged no more.
+        A pattern with `://` in it names external files by their URLs. Links count as files. What was only staged is
+        staged no more.
         """
         number = 0
         with self._staging() as staging, self._draft_tree() as tree:
@@ -273,6 +318,7 @@ def _judge(source: Source, finder: Finder) -> str:
     same = (found.size, found.mtime_ns, found.mode & 0o7777) == (source.size, source.mtime_ns, source.mode & 0o7777)
     if source.kind == Kind.LINK:
         same = found.target == source.target
+    same &= found.external == (from_bytes(source.target) if source.kind == Kind.EXTERNAL else None)
     return "unchanged" if same and found.is_link == (source.kind == Kind.LINK) else "modified"
 
 
@@ -282,9 +328,12 @@ def _chosen(
     """Yield the paths that *patterns* name, each once, and whether it is a file or link."""
     seen: set[bytes] = set()
     for pattern in patterns:
-        found = (
-            _literal(tree, staging, pattern) if is_literal(pattern) else _matching(tree, staging, pattern, recursive)
-        )
+        if b"://" in pattern:
+            found = _by_url(tree, staging, pattern)
+        elif is_literal(pattern):
+            found = _literal(tree, staging, pattern)
+        else:
+            found = _matching(tree, staging, pattern, recursive)
         for path, is_file in found:
             if path not in seen:
                 seen.add(path)
@@ -310,7 +359,15 @@ def _literal(tree: Tree | None, staging: Staging, path: bytes) -> Iterator[tuple
                 yield below, not entry.is_dir
     for staged in staging.edits():
         if staged.source.path.startswith(path + b"/") and staged.source.kind != Kind.REMOVED:
-            yield staged.source.path, staged.source.kind in (Kind.FILE, Kind.LINK)
+            yield staged.source.path, staged.source.kind in FILES
+
+
+def _by_url(tree: Tree | None, staging: Staging, pattern: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Yield the external files whose URL *pattern* matches; `*` matches `/` too."""
+    matches = matcher(pattern, recursive=True) if not is_literal(pattern) else pattern.__eq__
+    for path, entry in current(staging, tree):
+        if entry.external is not None and matches(entry.external.url):
+            yield path, True
 
 
 def _matching(tree: Tree | None, staging: Staging, pattern: bytes, recursive: bool) -> Iterator[tuple[bytes, bool]]:
@@ -334,4 +391,4 @@ def _matching(tree: Tree | None, staging: Staging, pattern: bytes, recursive: bo
     for row in staging.edits():
         path, kind = row.source.path, row.source.kind
         if path and kind != Kind.REMOVED and named(path, kind in (Kind.DIRECTORY, Kind.PARENT)):
-            yield path, kind in (Kind.FILE, Kind.LINK)
+            yield path, kind in FILES

@@ -11,11 +11,12 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from dvfs.store.block import BlockRef
-from dvfs.store.catalog.entry import Content, Edit, Entry, directory, link
+from dvfs.store.catalog.entry import Content, Edit, Entry, directory, external_file, link
 from dvfs.store.catalog.key import join, key_of, split, subtree_bounds
 from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.change import Kept, before_of, bytes_of
+from dvfs.store.external import from_bytes
 from dvfs.store.source import Kind, Source
 from dvfs.store.staging import Staged, Staging
 
@@ -125,6 +126,8 @@ def staged_entry(row: Staged) -> Entry:
         return _kept_entry(source)
     if source.kind == Kind.LINK:
         return link(source.target, source.mtime_ns)
+    if source.kind == Kind.EXTERNAL:
+        return external_file(from_bytes(source.target), source.mtime_ns, source.mode)
     if source.kind in (Kind.DIRECTORY, Kind.PARENT):
         return directory(source.mode, source.mtime_ns)
     entry = Entry(stat.S_IFREG | (source.mode & 0o7777), source.size, source.mtime_ns)
@@ -145,8 +148,8 @@ def _rows(
         if source.kind == Kind.FILE:
             if row.digest is not None:
                 yield key, _file_entry(row, block_tree, finder)
-        elif source.kind == Kind.KEPT:
-            yield key, _kept_entry(source)
+        elif source.kind in (Kind.KEPT, Kind.EXTERNAL):
+            yield key, staged_entry(row)
         elif source.kind == Kind.DIRECTORY:
             yield key, directory(source.mode, source.mtime_ns)
         elif source.kind == Kind.LINK:

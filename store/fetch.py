@@ -26,6 +26,8 @@ from dvfs.store.backend import Backend
 from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
 from dvfs.store.errors import Corrupt, DvfsError, Internal, Unavailable
+from dvfs.store.external import EXTERNAL, external_of
+from dvfs.store.externals import Externals
 from dvfs.store.fetch_memory import MemoryBlocks
 from dvfs.store.fetch_pack import PackReader, check_ref
 from dvfs.store.fetch_queue import WantedBlocks, in_one_request
@@ -66,7 +68,7 @@ class _Flight:
 
 
 class Fetcher:
-    """Blocks of the storages that *storage* returns for their tags, through *cache*.
+    """Blocks of the storages that *storage* returns for their tags, and of *externals*, through *cache*.
 
     *parallel*: most requests at a time, of which a quarter (at least one, of several) is left to callers that wait.
     *coalesce_gap_bytes*: two blocks of a pack that lie no further apart are fetched in one request.
@@ -81,6 +83,7 @@ class Fetcher:
         storage: Callable[[int], Backend],
         cache: Cache,
         *,
+        externals: Externals | None = None,
         parallel: int = 16,
         coalesce_gap_bytes: int = 256 << 10,
         request_bytes: int = 8 << 20,
@@ -89,7 +92,7 @@ class Fetcher:
         memory_bytes: int = 64 << 20,
         queue_blocks: int = 1 << 16,
     ) -> None:
-        self._packs = PackReader(storage)
+        self._packs = PackReader(storage, externals)
         self._cache = cache
         self._memory = MemoryBlocks(memory_bytes)
         self._parallel = max(1, parallel)
@@ -408,10 +411,16 @@ class Fetcher:
                 continue
             flight.data = data
             flight.done.set()  # who waits need not wait for the disk; who comes meanwhile finds the flight
-            if not self._cache.put(ref.digest, data):
+            if not self._store(ref, data):
                 self._memory.put(ref.digest, data)
             self._end({ref.digest: flight})
         self._once.forget(("fetch", Unavailable))
+
+    def _store(self, ref: BlockRef, data: bytes) -> bool:
+        """Put *data* into the cache, unless it is on a local disk already; return whether it is there now."""
+        if ref.storage != EXTERNAL:
+            return self._cache.put(ref.digest, data)
+        return external_of(ref).scheme != "file" and self._cache.put(ref.digest, data, sealed=True)
 
     def _fail(self, flights: dict[bytes, _Flight], exc: Exception) -> None:
         """Give *exc* to all who wait for those *flights* that did not land, and to the log."""

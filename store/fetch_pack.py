@@ -1,5 +1,7 @@
 """Gets blocks out of packs: one ranged request, then each block checked against its own reference.
 
+Blocks of external files come from where these are; there is no digest of their bytes to check, but the pin.
+
 Stateless but for its counters; thread-safe. Knows no cache and starts no thread.
 """
 
@@ -14,6 +16,8 @@ from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Codec
 from dvfs.store.codec import decompress
 from dvfs.store.digest import DIGEST_SIZE, Buffer, block_digest
 from dvfs.store.errors import Corrupt, NotFound
+from dvfs.store.external import EXTERNAL, external_of
+from dvfs.store.externals import Externals
 from dvfs.store.ids import PACK_ID_SIZE, pack_key
 from dvfs.store.log_once import LogOnce
 
@@ -25,6 +29,9 @@ _CODECS = frozenset(int(codec) for codec in Codec)
 
 def check_ref(ref: BlockRef) -> None:
     """Raise Corrupt when *ref*, which came out of a store, cannot be that of any block."""
+    if ref.storage == EXTERNAL:
+        external_of(ref)
+        return
     stored_fits = ref.stored == ref.raw if ref.codec == Codec.RAW else 0 < ref.stored <= MAX_BLOCK_BYTES
     if not (
         0 < ref.raw <= MAX_BLOCK_BYTES
@@ -42,10 +49,14 @@ def check_ref(ref: BlockRef) -> None:
 
 
 class PackReader:
-    """Reads blocks from the storages that *storage* returns for their tags, which may raise dvfs errors."""
+    """Reads blocks from the storages that *storage* returns for their tags, which may raise dvfs errors.
 
-    def __init__(self, storage: Callable[[int], Backend]) -> None:
+    *externals*: reads external files; None where there are none.
+    """
+
+    def __init__(self, storage: Callable[[int], Backend], externals: Externals | None = None) -> None:
         self._storage = storage
+        self._externals = externals
         self._once = LogOnce(_log)
         self._lock = threading.Lock()
         self.requests = 0
@@ -59,6 +70,9 @@ class PackReader:
         missing), Unavailable, AccessDenied when a request fails: then for all that were not yielded before.
         """
         first = refs[0]
+        if first.storage == EXTERNAL:
+            yield from self._external_blocks(refs)
+            return
         start, end = first.offset, max(ref.offset + ref.stored for ref in refs)
         data = self._get(first, start, end - start)
         view = memoryview(data)
@@ -70,6 +84,20 @@ class PackReader:
             except Corrupt as exc:
                 self._once.warning(ref.digest, "%s; fetching it again", exc)
                 yield ref, self._again(ref)
+
+    def _external_blocks(self, refs: Sequence[BlockRef]) -> Iterator[tuple[BlockRef, bytes | Corrupt]]:
+        external, start = external_of(refs[0]), refs[0].offset
+        if self._externals is None:
+            raise Corrupt(f"{external.shown} is an external file where none belongs")
+        with self._lock:
+            self.requests += 1
+        data = self._externals.read(external, start, max(ref.offset + ref.raw for ref in refs) - start)
+        with self._lock:
+            self.bytes_fetched += len(data)
+            self.raw_bytes += sum(ref.raw for ref in refs)
+        for ref in refs:
+            at = ref.offset - start
+            yield ref, data[at : at + ref.raw]
 
     def _again(self, ref: BlockRef) -> bytes | Corrupt:
         try:

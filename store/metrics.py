@@ -6,10 +6,10 @@ Laid inside `Retrying` it counts attempts, which is what a store sees. Thread-sa
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from dvfs.store.backend import Backend, Blob, ObjectInfo
+from dvfs.store.backend import Backend, Blob, ObjectInfo, get_if
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import DvfsError
 
@@ -63,8 +63,14 @@ class Metered:
         return self._counts
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
+        return self._get(lambda: self._inner.get(key, start, length))
+
+    def get_if(self, key: str, start: int, length: int, etag: str) -> Blob:
+        return self._get(lambda: get_if(self._inner, key, start, length, etag))
+
+    def _get(self, read: Callable[[], Blob]) -> Blob:
         try:
-            blob = self._inner.get(key, start, length)
+            blob = read()
         except DvfsError:
             self._add(Counts(get=1, errors=1))
             raise

@@ -26,7 +26,8 @@ class StoreSettings:
     """Which store, and what this machine keeps for it. Plain values: it can be sent to another process.
 
     *url*: canonical, see `url`. *state_dir*: staging and known records. *cache_dir*, *cache_bytes*: the cache and its
-    budget, None for that of the cache. *s3*, *retry*: how the store is spoken to.
+    budget, None for that of the cache. *s3*, *retry*: how the store is spoken to. *file_folders*: those of this machine
+    from which external files are read.
     """
 
     url: str
@@ -35,6 +36,7 @@ class StoreSettings:
     cache_bytes: int | None = None
     s3: S3Options | None = None
     retry: RetryPolicy | None = None
+    file_folders: tuple[Path, ...] = ()
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class Stores:
 
 def _opened(settings: StoreSettings) -> tuple[Store, Cache]:
     from dvfs.store.cache import Cache
+    from dvfs.store.externals import Externals
     from dvfs.store.store import Store
     from dvfs.store.url import open_backend
 
@@ -95,4 +98,6 @@ def _opened(settings: StoreSettings) -> tuple[Store, Cache]:
 
     backend = opened(settings.url)
     cache = Cache(settings.cache_dir, budget_bytes=settings.cache_bytes)
-    return Store(backend, state_dir=settings.state_dir, cache=cache, open_storage=opened), cache
+    externals = Externals(opened, policy=settings.retry, file_folders=settings.file_folders)
+    store = Store(backend, state_dir=settings.state_dir, cache=cache, open_storage=opened, externals=externals)
+    return store, cache

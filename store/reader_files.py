@@ -14,6 +14,7 @@ from dvfs.store.catalog.entry import BlockTreeRef
 from dvfs.store.change import Edited, Kept, Reader, bytes_of
 from dvfs.store.cut import Cutting, cut_views
 from dvfs.store.errors import Corrupt
+from dvfs.store.external import External
 from dvfs.store.recut import ReadAt, dirty_ranges, is_cut, recut
 from dvfs.store.source import Source
 
@@ -62,7 +63,7 @@ class ReaderFiles:
 
     def _can_recut(self, source: Source, edited: Edited) -> bool:
         before = edited.before
-        if min(source.size, before.size) <= self._small_file_bytes:
+        if isinstance(before.content, External) or min(source.size, before.size) <= self._small_file_bytes:
             return False
         return isinstance(before.content, BlockTreeRef) or is_cut(before.content)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dvfs.store.backend import Backend, Blob, ObjectInfo
+from dvfs.store.backend import Backend, Blob, ObjectInfo, get_if
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import AccessDenied, Conflict, NotFound, Unavailable
@@ -64,6 +64,9 @@ class Retrying:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
         return self._repeat(lambda: self._inner.get(key, start, length))
+
+    def get_if(self, key: str, start: int, length: int, etag: str) -> Blob:
+        return self._repeat(lambda: get_if(self._inner, key, start, length, etag))
 
     def put_if_absent(self, key: str, data: Buffer) -> str:
         return self._write(key, data, lambda: self._inner.put_if_absent(key, data))

@@ -45,8 +45,10 @@ class Reusable:
         entry = self._finder.find(source.path)
         return self.previous(entry) if entry is not None and entry.is_file else None
 
-    def previous(self, entry: Entry) -> Previous:
-        """Return the file of *entry* as one whose bytes need not be sent."""
+    def previous(self, entry: Entry) -> Previous | None:
+        """Return the file of *entry* as one whose bytes need not be sent; None where they are not in the store."""
+        if entry.external is not None:
+            return None
         return Previous(entry.size, entry.digest, lambda: self._extents(entry))
 
     def _blocks(self) -> Iterator[BlockRef]:
@@ -61,7 +63,7 @@ class Reusable:
         finder = Finder(self._version.tree)
         for row in self._staging.removed():
             entry = finder.find(row.source.path)
-            if entry is None or not entry.size or not entry.is_file:
+            if entry is None or not entry.size or not entry.is_file or entry.external is not None:
                 continue
             if len(self._removed) == _MOST_FILES:
                 return

@@ -94,15 +94,24 @@ class S3Backend:
         """See `Backend.get`."""
         if start < 0 or (length is not None and length < 0):
             raise InvalidInput(f"cannot read {length} bytes at {start} of {key}: negative")
+        return self._get(key, start, length, {})
+
+    def get_if(self, key: str, start: int, length: int, etag: str) -> Blob:
+        """See `ConditionalReads.get_if`."""
+        return self._get(key, start, length, {"IfMatch": f'"{etag}"'})
+
+    def _get(self, key: str, start: int, length: int | None, condition: dict[str, Any]) -> Blob:
         if length == 0:
             return Blob(b"", self.head(key).etag)
-        args: dict[str, Any] = dict(self._payer)
+        args: dict[str, Any] = self._payer | condition
         if start or length is not None:
             args["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
         with self._errors("cannot read", key):
             try:
                 answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **args)
             except self._client.exceptions.ClientError as exc:
+                if _status(exc) == 412:
+                    raise Conflict(f"{self._name(key)} was changed by somebody else") from exc
                 if _status(exc) != 416:
                     raise
                 return Blob(b"", self.head(key).etag)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
+
+from dvfs.store.external import External, to_bytes
 
 PATH_MAX = 4096
 """Longest path, its NUL included, that the kernel takes in one call, in bytes."""
@@ -29,6 +32,12 @@ class Kind(IntEnum):
     REMOVED = 5
     KEPT = 6
     """A file whose bytes are in the store already: only a commit stages it."""
+    EXTERNAL = 7
+    """A file whose bytes stay where its URL says; *target* is what its entry says of that."""
+
+
+FILES = (Kind.FILE, Kind.LINK, Kind.KEPT, Kind.EXTERNAL)
+"""Kinds that are no directories and take the place of one."""
 
 
 class Source(NamedTuple):
@@ -36,7 +45,7 @@ class Source(NamedTuple):
 
     *path*: inside the dataset. *source*: absolute local path, b"" where there is none (PARENT, REMOVED).
     *mode*: st_mode. *size*: bytes (of a link: of its target; of a directory: 0). *mtime_ns*, *ctime_ns*: ns since the
-    epoch. *ino*: inode number, its lowest 63 bits. *target*: of a symbolic link.
+    epoch. *ino*: inode number, its lowest 63 bits. *target*: of a symbolic link; of an EXTERNAL file URL and pin.
     """
 
     path: bytes
@@ -101,6 +110,21 @@ def link_source(path: bytes, source: bytes, found: os.stat_result, target: bytes
 def parent_source(path: bytes) -> Source:
     """Return the source of a directory that nobody asked for by itself."""
     return Source(path, Kind.PARENT, mode=stat.S_IFDIR | 0o755)
+
+
+def missing_parents(path: bytes, known: set[bytes]) -> Iterator[Source]:
+    """Yield the directories that *path* needs and that are not *known*, outermost first; they are known from now on."""
+    parent = path.rpartition(b"/")[0]
+    if parent not in known:
+        yield from missing_parents(parent, known)
+        known.add(parent)
+        yield parent_source(parent)
+
+
+def external_source(path: bytes, external: External, mtime_ns: int) -> Source:
+    """Return the source of an external file."""
+    mode = stat.S_IFREG | 0o644
+    return Source(path, Kind.EXTERNAL, b"", mode, external.size, mtime_ns, target=to_bytes(external))
 
 
 def removal(path: bytes) -> Source:

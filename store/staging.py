@@ -33,6 +33,7 @@ _BATCH = 2000
 _BEFORE_ALL = ""  # SQLite sorts every text before every blob, the empty one too
 
 _KINDS = {int(kind): kind for kind in Kind}
+_FILES = f"({Kind.FILE:d}, {Kind.LINK:d}, {Kind.EXTERNAL:d})"
 _DIRECTORIES = f"({Kind.DIRECTORY:d}, {Kind.PARENT:d})"
 _UNPACKED = f"s.kind = {Kind.FILE:d} AND NOT EXISTS (SELECT 1 FROM packed p WHERE p.key = s.key AND p.of = s.serial)"
 
@@ -129,7 +130,7 @@ class Staging:
         elif not self.is_empty():
             covered = self._connection.execute(
                 f"SELECT n.key FROM temp.{table} n CROSS JOIN staged s ON s.key = n.key"
-                f" WHERE n.kind IN ({Kind.FILE:d}, {Kind.LINK:d}) AND s.kind IN {_DIRECTORIES}"
+                f" WHERE n.kind IN {_FILES} AND s.kind IN {_DIRECTORIES}"
             ).fetchall()
             for (key,) in covered:
                 self._forget_below(path_of(key))

@@ -24,6 +24,7 @@ from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.draft import Draft
 from dvfs.store.errors import InvalidInput
+from dvfs.store.externals import Externals
 from dvfs.store.fetch import Fetcher
 from dvfs.store.ids import VersionId, new_version_id
 from dvfs.store.metadata_pack import BlockSource, MetadataPacks
@@ -41,8 +42,8 @@ class Store:
     """The store behind *backend*. *state_dir*: where staging and the cache of records are kept, for all stores.
 
     *wanted*: the parameters of a store that this makes. *parallel*: requests at once of one opened version.
-    *open_storage*: opens the other storages in which versions have data; see `Storages`. *crash*: see `Records.insert`,
-    `PackWriter`, `publish` and `Draft.finalize`.
+    *open_storage*: opens the other storages in which versions have data; see `Storages`. *externals*: reads external
+    files. *crash*: see `Records.insert`, `PackWriter`, `publish` and `Draft.finalize`.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Store:
         *,
         state_dir: Path,
         cache: Cache,
+        externals: Externals | None = None,
         clock: Clock | None = None,
         wanted: Parameters | None = None,
         parallel: int = 16,
@@ -59,6 +61,7 @@ class Store:
     ) -> None:
         self.backend = backend
         self.cache = cache
+        self.externals = externals or Externals()
         self.crash = crash
         self.clock: Clock = clock or SystemClock()
         self.local = state_dir / "stores" / hashlib.sha256(os.fsencode(backend.url)).hexdigest()[:16]
@@ -124,7 +127,7 @@ class Store:
         """Open the version that *spec* names for reading. Raises as `resolve`; WrongState when it has no files yet."""
         record = self.resolve(spec, "finished") if isinstance(spec, str) else spec
         root = readable_root(record)
-        return Version(record, root, self.storage(record), self.cache, parallel=self.parallel)
+        return Version(record, root, self.storage(record), self.cache, externals=self.externals, parallel=self.parallel)
 
     def create(
         self,
@@ -202,6 +205,7 @@ class Store:
         """Let go of files and connections; the store is not used after it."""
         self._cached_records.close()
         self.storages.close()
+        self.externals.close()
         self.backend.close()
 
     def _union(self, record: Record, parents: Sequence[Record], boundaries: Boundaries) -> Root | None:

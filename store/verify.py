@@ -1,7 +1,8 @@
 """Verifying a version where it is stored: that its pages and blocks are there, whole, and those of its digests.
 
 Everything is read from the store, nothing from the local cache, and each block mostly once: blocks that files far apart
-in the catalog share may be read again. What is wrong is told path by path as it is found, and the rest is looked at.
+in the catalog share may be read again. Of external files it is asked whether they are as they were added. What is
+wrong is told path by path as it is found, and the rest is looked at.
 
 A verification belongs to one thread; requests and digests are the work of a few others. It keeps a window of
 the catalog in memory, whatever the size of the version.
@@ -25,6 +26,7 @@ from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.pages import PageSource
 from dvfs.store.digest import block_digest, file_digest
 from dvfs.store.errors import Corrupt, NotFound
+from dvfs.store.external import External
 from dvfs.store.fetch_pack import PackReader, check_ref
 from dvfs.store.fetch_queue import in_one_request
 from dvfs.store.ids import pack_key
@@ -162,12 +164,30 @@ class _Verification:
         for index in range(leaf.count):
             try:
                 entry = leaf.entry_at(index)
-                if entry.is_file:
+                if entry.external is not None:
+                    self._external(leaf.path_at(index), entry.external)
+                elif entry.is_file:
                     self._file(leaf.path_at(index), entry)
             except Corrupt as exc:
                 yield Mismatch(leaf.path_at(index), exc.message)
             if self._batch.is_full:
                 yield from self._flush()
+            yield from self._settle(self._most_pending)
+
+    def _external(self, path: bytes, external: External) -> None:
+        """Have it asked whether *external* is there as it was added; it is not read."""
+        self._pending.append((self._pool.submit(self._check_external, path, external), []))
+
+    def _check_external(self, path: bytes, external: External) -> _Checked:
+        """Ask for *external*; called in a thread."""
+        assert self._version.externals is not None
+        try:
+            self._version.externals.check(external)
+        except Corrupt as exc:
+            return [Mismatch(path, exc.message)], 0
+        if self._progress is not None:
+            self._progress.on_file(path, external.size)
+        return [], 0
 
     def _file(self, path: bytes, entry: Entry) -> None:
         """Take the blocks of the file into the batch. Raises Corrupt where they cannot be those of its digest."""

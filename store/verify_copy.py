@@ -14,7 +14,7 @@ from itertools import islice
 
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.cut import Cutting
-from dvfs.store.errors import BadSource, InvalidInput
+from dvfs.store.errors import BadSource, Corrupt, InvalidInput
 from dvfs.store.source import why
 from dvfs.store.sync import digest_of
 from dvfs.store.verify import WORKERS, Mismatch, Progress
@@ -45,7 +45,7 @@ def verify_copy(
         pending: deque[Future[list[Mismatch]]] = deque()
         try:
             while batch := list(islice(entries, _BATCH)):
-                pending.append(pool.submit(_check, top, batch, cutting, sizes_only, progress))
+                pending.append(pool.submit(_check, version, top, batch, cutting, sizes_only, progress))
                 if len(pending) > 2 * workers:
                     yield from pending.popleft().result()
             while pending:
@@ -56,11 +56,16 @@ def verify_copy(
 
 
 def _check(
-    top: bytes, batch: list[tuple[bytes, Entry]], cutting: Cutting, sizes_only: bool, progress: Progress | None
+    version: Version,
+    top: bytes,
+    batch: list[tuple[bytes, Entry]],
+    cutting: Cutting,
+    sizes_only: bool,
+    progress: Progress | None,
 ) -> list[Mismatch]:
     found: list[Mismatch] = []
     for path, entry in batch:
-        reason = _wrong(os.path.join(top, path), entry, cutting, sizes_only) if path else None
+        reason = _wrong(version, os.path.join(top, path), entry, cutting, sizes_only) if path else None
         if reason is not None:
             found.append(Mismatch(path, reason))
         if progress is not None and not entry.is_dir:
@@ -68,7 +73,7 @@ def _check(
     return found
 
 
-def _wrong(local: bytes, entry: Entry, cutting: Cutting, sizes_only: bool) -> str | None:
+def _wrong(version: Version, local: bytes, entry: Entry, cutting: Cutting, sizes_only: bool) -> str | None:
     """Return what is wrong with *local*, None where it is as *entry* says."""
     try:
         status = os.lstat(local)
@@ -86,10 +91,26 @@ def _wrong(local: bytes, entry: Entry, cutting: Cutting, sizes_only: bool) -> st
         return f"it has {status.st_size} bytes, not {entry.size}"
     if sizes_only:
         return None
+    if entry.external is not None:
+        return _differs_from_external(version, local, entry)
     try:
         return None if digest_of(local, cutting) == entry.digest else "its bytes do not have its digest"
     except BadSource as exc:
         return exc.message
+
+
+def _differs_from_external(version: Version, local: bytes, entry: Entry) -> str | None:
+    """Compare *local* with the bytes of an external file: its digest is not over them."""
+    try:
+        with open(local, "rb") as file:
+            for chunk in version.chunks(entry):
+                if file.read(len(chunk)) != chunk:
+                    return "its bytes are not those of the external file"
+    except Corrupt as exc:
+        return f"it cannot be compared: {exc.message}"
+    except OSError as exc:
+        return f"cannot read it: {why(exc)}"
+    return None
 
 
 _KINDS = {stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}

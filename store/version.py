@@ -12,6 +12,7 @@ from dvfs.store.catalog.entry import Entry
 from dvfs.store.catalog.pages import PageSource
 from dvfs.store.catalog.tree import Tree
 from dvfs.store.errors import Corrupt, WrongState
+from dvfs.store.externals import Externals
 from dvfs.store.fetch import Fetcher
 from dvfs.store.metadata_pack import TailBlocks
 from dvfs.store.record import Record, Root
@@ -20,7 +21,10 @@ PAGE_MEMORY_BYTES = 48 << 20
 
 
 class Version:
-    """*record*'s tree as it is in the store. `tree` may wait for pages; `tree_nowait` raises NotCached instead."""
+    """*record*'s tree as it is in the store; external files are read by *externals*.
+
+    `tree` may wait for pages; `tree_nowait` raises NotCached instead.
+    """
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class Version:
         storage: Callable[[int], Backend],
         cache: Cache,
         *,
+        externals: Externals | None = None,
         parallel: int = 16,
         page_memory_bytes: int = PAGE_MEMORY_BYTES,
     ) -> None:
@@ -36,7 +41,8 @@ class Version:
         self.root = root
         self.storage = storage
         self.cache = cache
-        self.fetcher = Fetcher(storage, cache, parallel=parallel)
+        self.externals = externals
+        self.fetcher = Fetcher(storage, cache, externals=externals, parallel=parallel)
         self.pages = PageSource(TailBlocks(root.tail, self.fetcher), memory_bytes=page_memory_bytes)
         self.tree = Tree(root.page, self.pages.load)
         self.tree_nowait = Tree(root.page, self.pages.load_nowait)

@@ -1,4 +1,4 @@
-"""`dvfs add`: stage local files."""
+"""`dvfs add`: stage local files, and links to what stays elsewhere."""
 
 from __future__ import annotations
 
@@ -32,9 +32,14 @@ if TYPE_CHECKING:
     "--files",
     cls=Many,
     type=local_path,
-    required=True,
     metavar="PATH...",
     help="Files and folders; wildcards that the shell left alone work too.",
+)
+@click.option(
+    "--links",
+    cls=Many,
+    metavar="URL...",
+    help="Files that stay where they are: s3://, gs://, azure://, http(s)://, file://; also folders, but of http.",
 )
 @click.option(
     "--dataset-folder", default="", metavar="FOLDER", help="Where in the dataset to put them.  [default: its root]"
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
 def command(
     dataset: str | None,
     files: tuple[str, ...],
+    links: tuple[str, ...],
     dataset_folder: str,
     non_recursive: bool,
     wildcard: tuple[str, ...],
@@ -67,15 +73,20 @@ def command(
 
     A file goes where FOLDER says, under its own name; of a folder the content goes there. Nothing is read
     yet, only noted: `upload` or `close` reads it. A symbolic link stays one.
+
+    With --links files become part of the version that stay where they are, as they are now: they are read there when
+    they are read in the version, and an error once they are not the same any more.
     """
+    if not files and not links:
+        raise click.UsageError("nothing is named: give --files or --links", click.get_current_context())
     with opened() as session:
         draft = session.store.draft(session.named(dataset))
-        count = draft.add_files(
-            files,
-            replace(scan, recursive=not non_recursive, include=wildcard),
-            dataset_folder=dataset_folder,
-            on_path=path_printer(verbose),
+        options = replace(scan, recursive=not non_recursive, include=wildcard)
+        on_path = path_printer(verbose)
+        linked = draft.add_external_files(
+            [(url, dataset_folder) for url in links], include=wildcard, recursive=options.recursive, on_path=on_path
         )
+        count = linked + draft.add_files(files, options, dataset_folder=dataset_folder, on_path=on_path)
     if wants_json():
         emit(
             {

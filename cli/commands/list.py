@@ -106,6 +106,8 @@ def _fields(change: str | None, path: bytes, entry: Entry) -> dict[str, Json]:
     }
     if entry.is_file:
         fields["digest"] = _hash(entry) or None
+    if entry.external is not None:
+        fields["link"] = entry.external.url.decode()
     if entry.is_link:
         fields |= name_fields("target", entry.target)
     return fields

@@ -23,6 +23,7 @@ from dvfs.fs.overlay.schema import FIRST_NEW_INODE, Node, decode_source
 from dvfs.fs.view import ROOT_INODE, Attributes, View
 from dvfs.store.catalog.key import NAME_MAX
 from dvfs.store.clock import Clock
+from dvfs.store.external import External
 
 ADDED_OFFSET = 1 << 40
 """In a listing the names of the overlay come after those of the version: from this offset on, by their ids."""
@@ -357,15 +358,20 @@ class Overlay:
         raise Refused(errno.ENODATA)
 
     def _told(self, ino: int, name: bytes) -> bytes:
-        """Return what *name* tells of the version; there is no digest of a file with edits."""
+        """Return what *name* tells of the version; there is no digest and no URL of a file with edits."""
         row = self.rows.node(ino)
-        if name != b"user.dvfs.digest":
+        if name not in (b"user.dvfs.digest", b"user.dvfs.link"):
             return self.view.getxattr(ROOT_INODE, name)
         if row is None or (not row.is_new and row.floor is None and row.source is None and not self.rows.lower(ino)):
             return self.view.getxattr(ino, name)
         if row.source is None or row.floor is not None or self.rows.lower(ino):
             raise Refused(errno.ENODATA)
-        return decode_source(row.source).digest.hex().encode()
+        committed = decode_source(row.source)
+        if name == b"user.dvfs.digest":
+            return committed.digest.hex().encode()
+        if not isinstance(committed.content, External):
+            raise Refused(errno.ENODATA)
+        return committed.content.url
 
     def setxattr(self, ino: int, name: bytes, value: bytes | None) -> None:
         """Set an extended attribute of the user; None removes it. Raises Refused: ENOTSUP, ENODATA."""

@@ -18,6 +18,7 @@ from dvfs.store.catalog.inner import Inner, PageRef
 from dvfs.store.catalog.leaf import INLINE_BLOCKS
 from dvfs.store.catalog.pages import Load, write_inner, write_leaf
 from dvfs.store.digest import block_digest
+from dvfs.store.external import External
 
 Write = Callable[[bytes], BlockRef]
 Change = tuple[bytes, PageRef | None]
@@ -105,9 +106,11 @@ class Writer:
 
 
 def _leaf_weight(item: Item) -> int:
-    """Return what an entry counts towards a page's weight: its key, its target, its list of blocks by its size."""
+    """Return what an entry counts towards a page's weight: key, target or URL and pin, list of blocks by its size."""
     key, entry = item
     weight = len(key) + len(entry.target)
+    if isinstance(entry.content, External):
+        weight += len(entry.content.url) + len(entry.content.pin)
     if entry.size > _TYPICAL_BLOCK_BYTES:
         weight += _BLOCK_WEIGHT * min(entry.size // _TYPICAL_BLOCK_BYTES, INLINE_BLOCKS)
     return weight

@@ -17,6 +17,7 @@ from dvfs.store.catalog.locations import TAGS as LOCATION_TAGS
 from dvfs.store.catalog.locations import Locations, encode_locations
 from dvfs.store.codec import compress_page
 from dvfs.store.errors import Corrupt
+from dvfs.store.external import External
 
 LENGTHS = 48
 COUNTS = 49
@@ -114,6 +115,9 @@ def iter_extents(content: Content, start: int, length: int, load: LoadBlocks) ->
         if found != content.number:
             raise Corrupt(f"page of blocks {content.block.digest.hex()} has {found} blocks below, not {content.number}")
         yield from _below(content.block, content.level, start, stop, load)
+        return
+    if isinstance(content, External):
+        yield from content.extents(start, stop)
         return
     at = 0
     for block, offset, size in content:

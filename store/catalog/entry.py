@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dvfs.store.block import BlockRef, Extent
 from dvfs.store.digest import ZERO
+from dvfs.store.external import External
 
 
 class BlockTreeRef(NamedTuple):
@@ -29,14 +30,15 @@ class Extra(NamedTuple):
     value: bytes
 
 
-Content = tuple[Extent, ...] | BlockTreeRef
+Content = tuple[Extent, ...] | BlockTreeRef | External
 
 
 class Entry(NamedTuple):
-    """A file, a directory or a symbolic link.
+    """A file, a directory or a symbolic link. A file whose content is an `External` stays where its URL says.
 
     *mode*: type and permission bits as in st_mode. *size*: bytes (of a link: of its target; of a directory: 0).
-    *mtime_ns*: ns since the epoch, signed. *digest*: of the content, 32 bytes; zeros unless a file.
+    *mtime_ns*: ns since the epoch, signed. *digest*: of the content, 32 bytes; zeros unless a file. That of an
+    external file is over its URL and pin.
     *content*: where a file's bytes are; () when it has none. *target*: of a symbolic link.
     """
 
@@ -59,6 +61,11 @@ class Entry(NamedTuple):
     @property
     def is_link(self) -> bool:
         return self.mode & 0o170000 == stat.S_IFLNK
+
+    @property
+    def external(self) -> External | None:
+        """Where the bytes stay, of an external file; None of all else."""
+        return self.content if isinstance(self.content, External) else None
 
     def same_data(self, other: Entry) -> bool:
         """Tell whether the two are the same for a version's digest: all but mtime and location is equal."""
@@ -83,6 +90,12 @@ def directory(mode: int = 0o755, mtime_ns: int = 0) -> Entry:
 def link(target: bytes, mtime_ns: int = 0) -> Entry:
     """Return the entry of a symbolic link to *target*."""
     return Entry(stat.S_IFLNK | 0o777, len(target), mtime_ns, target=target)
+
+
+def external_file(external: External, mtime_ns: int = 0, mode: int = 0o644) -> Entry:
+    """Return the entry of an external file with permission bits *mode*."""
+    permissions = stat.S_IFREG | (mode & 0o7777)
+    return Entry(permissions, external.size, mtime_ns, external.digest, external)
 
 
 Item = tuple[bytes, Entry]

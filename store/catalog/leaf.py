@@ -31,6 +31,7 @@ from dvfs.store.catalog.locations import TAGS as LOCATION_TAGS
 from dvfs.store.catalog.locations import Locations, encode_locations
 from dvfs.store.digest import file_digest, leaf_digest
 from dvfs.store.errors import Corrupt
+from dvfs.store.external import External, from_bytes, to_bytes
 
 NAMES = 1
 PARENTS = 2
@@ -43,7 +44,8 @@ TARGETS = 8
 EXTENTS = 9
 EXTENT_BLOCK = 10
 EXTENT_START = 11
-_KNOWN = frozenset(range(NAMES, EXTENT_START + 1)) | LOCATION_TAGS
+EXTERNALS = 67
+_KNOWN = frozenset((*range(NAMES, EXTENT_START + 1), EXTERNALS)) | LOCATION_TAGS
 
 TREE = 0xFFFF
 """In column EXTENTS: the blocks are in a tree of pages; EXTENT_START has its level << 28 | its number of blocks."""
@@ -79,13 +81,22 @@ def encode_leaf(items: Sequence[Item]) -> bytes:
         Column(MTIMES, Type.I64, CRITICAL, pack_numbers(Type.I64, mtime)),
         Column(DIGESTS, Type.DIGEST, _BOTH, b"".join(digest)),
         Column(TARGETS, Type.BYTES, _BOTH, b"\0".join([text for text in target if text])),
-        *_encode_content(content),
+        *_encode_content([() if isinstance(where, External) else where for where in content]),
+        *_encode_externals(content),
         *_encode_extra(extra),
     ]
     return encode_page(Kind.LEAF, 0, len(items), columns)
 
 
-def _encode_content(contents: Sequence[Content]) -> list[Column]:
+def _encode_externals(contents: Sequence[Content]) -> list[Column]:
+    """Return the column of external files. It is not digested: the digest of each covers all that it says."""
+    found = [to_bytes(content) if isinstance(content, External) else b"" for content in contents]
+    if not any(found):
+        return []
+    return [Column(EXTERNALS, Type.VAR, CRITICAL, pack_numbers(Type.U32, map(len, found)) + b"".join(found))]
+
+
+def _encode_content(contents: Sequence[tuple[Extent, ...] | BlockTreeRef]) -> list[Column]:
     numbers: list[int] = []
     index: dict[BlockRef, int] = {}
     extent_block: list[int] = []
@@ -130,8 +141,9 @@ class Leaf:
     """A decoded leaf page. `modes`, `sizes`, `mtimes` hold one number for each entry; `names` one name."""
 
     __slots__ = (
-        "_digests", "_extent_block", "_extent_start", "_extents", "_extra", "_first_extent", "_locations", "_targets",
-        "content", "count", "files", "key", "modes", "mtimes", "names", "parents", "size", "sizes", "starts", "weight",
+        "_digests", "_extent_block", "_extent_start", "_extents", "_externals", "_extra", "_first_extent", "_locations",
+        "_targets", "content", "count", "files", "key", "modes", "mtimes", "names", "parents", "size", "sizes", "starts",
+        "weight",
     )  # fmt: skip
 
     level = 0
@@ -150,6 +162,7 @@ class Leaf:
         self.mtimes = page.numbers(MTIMES, Type.I64, count)
         self._digests = page.digests(DIGESTS, count)
         self._read_content(page)
+        self._externals = {index: value for index, value in enumerate(_values(page, EXTERNALS, count)) if value}
         self._read_kinds(page)
         self._extra = _decode_extra(page, count)
 
@@ -263,8 +276,23 @@ class Leaf:
         """Return the target of the link *index*, b"" when it is none."""
         return self._targets.get(index, b"")
 
+    def external_at(self, index: int) -> External | None:
+        """Return where the bytes of entry *index* stay; None unless it is an external file. Raises as `content_at`."""
+        data = self._externals.get(index) if self._externals else None
+        if data is None:
+            return None
+        external = from_bytes(data)
+        if self.modes[index] & 0o170000 != stat.S_IFREG or external.size != self.sizes[index]:
+            raise Corrupt(f"{self.path_at(index)!r} has a URL, and is no file of that size")
+        if external.digest != self.digest_at(index):
+            raise Corrupt(f"{self.path_at(index)!r} has a URL or pin that is not that of its digest")
+        return external
+
     def content_at(self, index: int) -> Content:
         """Return where the bytes of entry *index* are. Raises Corrupt when that does not fit its size or digest."""
+        external = self.external_at(index)
+        if external is not None:
+            return external
         number = self._extents[index] if len(self._extents) else 0
         size = self.sizes[index] if self.modes[index] & 0o170000 == stat.S_IFREG else 0
         if not number:
@@ -326,6 +354,28 @@ def _check_names(names: list[bytes]) -> None:
         raise Corrupt(f"leaf page has a name longer than {NAME_MAX} bytes")
 
 
+def _bounds(tag: int, data: bytes, count: int) -> list[int]:
+    """Return where each of the *count* values of a column of type VAR begins, and the last one ends."""
+    if len(data) < 4 * count:
+        raise Corrupt(f"leaf page: column {tag} ends inside its lengths")
+    bounds = list(accumulate(unpack_numbers(Type.U32, data[: 4 * count]), initial=4 * count))
+    if bounds[-1] != len(data):
+        raise Corrupt(f"leaf page: column {tag} does not fit its lengths")
+    return bounds
+
+
+def _values(page: RawPage, tag: int, count: int) -> list[bytes]:
+    """Return the values of column *tag* of type VAR; none where the page does not have it."""
+    column = page.columns.get(tag)
+    if column is None:
+        return []
+    if column.type != Type.VAR:
+        raise Corrupt(f"leaf page: column {tag} has type {column.type}, not {Type.VAR}")
+    data = bytes(column.data)
+    bounds = _bounds(tag, data, count)
+    return [data[bounds[index] : bounds[index + 1]] for index in range(count)]
+
+
 def _decode_extra(page: RawPage, count: int) -> list[tuple[Extra, ...]]:
     columns = page.unknown(_KNOWN)
     if not columns:
@@ -334,11 +384,7 @@ def _decode_extra(page: RawPage, count: int) -> list[tuple[Extra, ...]]:
     for column in columns:
         data = bytes(column.data)
         if column.type == Type.VAR:
-            if len(data) < 4 * count:
-                raise Corrupt(f"leaf page: column {column.tag} ends inside its lengths")
-            bounds = list(accumulate(unpack_numbers(Type.U32, data[: 4 * count]), initial=4 * count))
-            if bounds[-1] != len(data):
-                raise Corrupt(f"leaf page: column {column.tag} does not fit its lengths")
+            bounds = _bounds(column.tag, data, count)
         elif column.type in WIDTH:
             width = WIDTH[Type(column.type)]
             if len(data) != width * count:
