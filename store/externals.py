@@ -62,6 +62,9 @@ class Externals:
         backend, key = self._place(external)
         try:
             blob = get_if(backend, key, start, length, external.pin.decode())
+        except Unsupported:
+            self.check(external)
+            raise
         except (Conflict, NotFound) as exc:
             self.check(external)
             raise Unavailable(f"{external.shown} changes while it is read: {exc.message}") from exc

@@ -47,13 +47,14 @@ class Request:
 
 @dataclass
 class HttpServer:
-    """A server of *objects*, by path. *requests*: all that was asked. *failing*: answer so many requests with 503.
+    """A server of *objects*, by path. *requests*: all that was asked. *statuses*: paths that have another status instead.
 
-    *before*: called with each request before it is answered. Use it as a context manager.
+    *failing*: answer so many requests with 503. *before*: called with each request before it is answered. Use it as a context manager.
     """
 
     objects: dict[str, Object] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    statuses: dict[str, int] = field(default_factory=dict)
     failing: int = 0
     before: Callable[[Request], None] = lambda request: None
 
@@ -145,6 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(503, b"", {})
             return
         found = shared.objects.get(request.path)
+        if request.path in shared.statuses:
+            self._send(shared.statuses[request.path], b"", {})
+            return
         if found is None:
             self._send(404, b"", {})
         elif found.location is not None:

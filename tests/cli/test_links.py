@@ -1,7 +1,8 @@
+import os
 from pathlib import Path
+
 from tests.cli.conftest import Program
 from tests.http_server import HttpServer
-import pytest, json, os
 
 
 def test_smoke(dvfs: Program, tmp_path: Path) -> None:
