@@ -34,9 +34,20 @@ _HEAD = struct.Struct("<QHH")
 _URL = re.compile(rb"([a-z][a-z0-9]*)://([^/?#]+)(/.*)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRETS = frozenset(
-    "x-amz-signature x-amz-credential x-amz-security-token awsaccesskeyid signature x-goog-signature x-goog-credential"
-    " sig access_token token".split()
+    (
+        "x-amz-signature",
+        "x-amz-credential",
+        "x-amz-security-token",
+        "awsaccesskeyid",
+        "signature",
+        "x-goog-signature",
+        "x-goog-credential",
+        "sig",
+        "access_token",
+        "token",
+    )
 )
+"""Words of a query that grant access, as signed URLs have them."""
 
 
 class External(NamedTuple):

@@ -136,7 +136,7 @@ class HttpBackend:
             try:
                 yield answer
             finally:
-                answer.close() if answer.length_remaining else answer.release_conn()
+                _leave(answer)
         except LocationParseError as exc:
             raise InvalidInput(f"{key} is no URL: {exc}") from exc
         except MaxRetryError as exc:
@@ -185,6 +185,15 @@ def _etag(answer: BaseHTTPResponse, key: str, size: int) -> str:
         f"{key}: the server gives it neither a strong ETag nor a Last-Modified, so that a change could not be seen",
         hint="add a copy of it as a file",
     )
+
+
+def _leave(answer: BaseHTTPResponse) -> None:
+    """Make the connection free for the next request; one that much is still to come on is closed."""
+    if answer.length_remaining is None or answer.length_remaining > _CHUNK_BYTES:
+        answer.close()
+    else:
+        answer.drain_conn()
+    answer.release_conn()
 
 
 def _read(answer: BaseHTTPResponse, key: str, length: int) -> bytes:

@@ -47,9 +47,10 @@ class Request:
 
 @dataclass
 class HttpServer:
-    """A server of *objects*, by path. *requests*: all that was asked. *statuses*: paths that have another status instead.
+    """A server of *objects*, by path. Use it as a context manager.
 
-    *failing*: answer so many requests with 503. *before*: called with each request before it is answered. Use it as a context manager.
+    *requests*: all that was asked. *statuses*: paths that have this status instead. *failing*: answer so many requests
+    with 503. *before*: called with each request before it is answered.
     """
 
     objects: dict[str, Object] = field(default_factory=dict)

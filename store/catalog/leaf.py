@@ -142,8 +142,8 @@ class Leaf:
 
     __slots__ = (
         "_digests", "_extent_block", "_extent_start", "_extents", "_externals", "_extra", "_first_extent", "_locations",
-        "_targets", "content", "count", "files", "key", "modes", "mtimes", "names", "parents", "size", "sizes", "starts",
-        "weight",
+        "_targets", "content", "count", "files", "key", "modes", "mtimes", "names", "parents", "size", "sizes",
+        "starts", "weight",
     )  # fmt: skip
 
     level = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dvfs.store.backend import Backend
+from dvfs.store.backend import Backend, get_if
 from dvfs.store.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
 from dvfs.store.metrics import Metered
 from dvfs.store.retry import Retrying
@@ -55,6 +55,19 @@ def test_get_returns_what_was_put(backend: Backend) -> None:
     assert blob.data == b"hello"
     assert type(blob.data) is bytes
     assert blob.etag == etag
+
+
+def test_get_if_reads_what_was_meant_or_nothing(backend: Backend) -> None:
+    etag = backend.put_if_absent(RECORD, b"hello")
+    blob = get_if(backend, RECORD, 1, 3, etag)
+    assert (blob.data, blob.etag) == (b"ell", etag)
+    new = backend.replace_if(RECORD, b"olleh", etag)
+    with pytest.raises(Conflict):
+        get_if(backend, RECORD, 1, 3, etag)
+    assert get_if(backend, RECORD, 1, 3, new).data == b"lle"
+    backend.delete(RECORD)
+    with pytest.raises(NotFound):
+        get_if(backend, RECORD, 1, 3, new)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

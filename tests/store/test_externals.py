@@ -121,11 +121,11 @@ def test_a_file_that_is_another_is_no_bytes(externals: Externals, folder: Path, 
 
 
 @pytest.fixture
-def bucket(s3_url: str, externals: Externals) -> Iterator[str]:
+def bucket(s3_url: str) -> str:
     with closing(open_backend(s3_url)) as backend:
         for key, data in {"a": b"one", "sub/b": b"two", "sub/deep/c.txt": DATA}.items():
             backend.put_if_absent(key, data)
-    yield s3_url
+    return s3_url
 
 
 def test_objects_are_found_and_read(externals: Externals, bucket: str) -> None:
@@ -359,6 +359,10 @@ def test_a_server_that_is_gone_and_back(
 
 def test_a_fetcher_without_externals_reads_none(tmp_path: Path) -> None:
     external = External(b"http://127.0.0.1/x", b"x", 5)
-    with closing(Cache(tmp_path / "cache")) as cache, closing(Fetcher(lambda tag: MemoryBackend(), cache)) as fetcher:
-        with pytest.raises(Corrupt, match="where none belongs"):
-            fetcher.read(next(external.extents(0, 5)).block, 0, 5)
+    block = next(external.extents(0, 5)).block
+    with (
+        closing(Cache(tmp_path / "cache")) as cache,
+        closing(Fetcher(lambda tag: MemoryBackend(), cache)) as fetcher,
+        pytest.raises(Corrupt, match="where none belongs"),
+    ):
+        fetcher.read(block, 0, 5)

@@ -130,9 +130,17 @@ def test_redirects_are_followed_to_http_alone(server: HttpServer, backend: HttpB
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(404, NotFound), (410, NotFound), (401, AccessDenied), (403, AccessDenied), (405, AccessDenied), (429, Unavailable),
-     (500, Unavailable), (503, Unavailable)],
-)  # fmt: skip
+    [
+        (404, NotFound),
+        (410, NotFound),
+        (401, AccessDenied),
+        (403, AccessDenied),
+        (405, AccessDenied),
+        (429, Unavailable),
+        (500, Unavailable),
+        (503, Unavailable),
+    ],
+)
 def test_what_a_server_says_is_an_error_of_ours(
     server: HttpServer, backend: HttpBackend, status: int, error: type[DvfsError]
 ) -> None:
