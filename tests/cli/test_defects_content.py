@@ -14,6 +14,7 @@ from dvfs.store.errors import AccessDenied
 from dvfs.store.folder import FolderBackend
 from tests.cli.conftest import Program
 from tests.cli.test_content import FINE, made, paths, write
+from tests.http_server import HttpServer
 from tests.store.noise import noise
 
 
@@ -162,6 +163,27 @@ def test_d10_two_writers_of_an_open_version_keep_the_files_of_both(
     dvfs.ok("upload", version)
     dvfs.ok("close", version)
     assert copied(dvfs, version) == {"a": b"1", "b": b"2", "same": b"1"}
+
+
+@pytest.mark.parametrize("change", ["gone", "emptied", "empty from the start"])
+def test_d11_a_link_whose_target_is_gone_or_empty_is_an_error_or_a_file(dvfs: Program, change: str) -> None:
+    with HttpServer() as server:
+        links = [server.put("/a", b"" if change == "empty from the start" else b"bytes"), server.put("/b", b"b")]
+        dvfs.ok("create", "--project", "p", "--name", "d")
+        dvfs.ok("add", "--links", *links)
+        dvfs.ok("close")
+        if change == "empty from the start":
+            assert copied(dvfs) == {"a": b"", "b": b"b"}
+            return
+        server.objects["/a"].data, server.objects["/a"].etag = b"", '"other"'
+        if change == "gone":
+            del server.objects["/a"]
+        ran = dvfs("get", "p/d", "--copy", "copied")
+        assert ran.code == 5
+        assert f"error: a: {links[0]} " in ran.err
+        assert not (dvfs.folder / "copied").exists()
+        ran = dvfs("verify", "p/d")
+        assert (ran.code, ran.out.splitlines()[-1]) == (5, "Dataset verification completed, 1 error found!")
 
 
 def test_d12_permissions_and_times_come_back(dvfs: Program) -> None:

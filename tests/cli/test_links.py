@@ -437,3 +437,18 @@ def test_a_commit_that_cannot_read_a_target_fails_and_can_be_repeated(mounting: 
     server.put("/a", DATA)
     assert dvfs.process("commit", "mnt").code == 0
     assert copied(dvfs, "p/d@1.0.1") == {"a": b"X" * 4096 + DATA[4096:]}
+
+
+def test_a_mount_does_not_follow_links_of_others_to_files_of_this_machine(mounting: Program) -> None:
+    """Somebody allowed it to himself; who mounts the version has not."""
+    dvfs = mounting
+    write(dvfs.folder / "here", {"a": "mine"})
+    linked(dvfs, "--links", f"file://{dvfs.folder}/here/a")
+    ran = dvfs.process("mount", "p/d", "mnt", "--json", environ={"DVFS_FILE_LINKS": ""})
+    assert (ran.code, ran.err) == (0, "")
+    with pytest.raises(OSError, match="Input/output"):
+        (dvfs.folder / "mnt" / "a").read_bytes()
+    assert "only from folders that the setting file_links names" in Path(ran.json["log"]).read_text()
+    dvfs.ok("umount", "mnt")
+    assert dvfs.process("mount", "p/d", "mnt").code == 0
+    assert (dvfs.folder / "mnt" / "a").read_bytes() == b"mine"

@@ -11,12 +11,13 @@ from dvfs.store import parameters, record
 from dvfs.store.block import BlockRef, Codec, Extent
 from dvfs.store.catalog import blocktree
 from dvfs.store.catalog.boundary import Boundary
-from dvfs.store.catalog.entry import Entry, directory, link
+from dvfs.store.catalog.entry import Entry, directory, external_file, link
 from dvfs.store.catalog.inner import Inner, PageRef, encode_inner
 from dvfs.store.catalog.key import key_of
 from dvfs.store.catalog.leaf import Leaf, encode_leaf
 from dvfs.store.codec import decompress_page
 from dvfs.store.digest import block_digest, file_digest
+from dvfs.store.external import External
 from dvfs.store.ids import PackId, VersionId
 from dvfs.store.parameters import Parameters
 
@@ -68,6 +69,27 @@ def test_leaf_page() -> None:
     assert list(leaf.items()) == leaf_items()
     assert (leaf.count, leaf.files, leaf.size) == (7, 4, 72_010)
     assert leaf.content.hex() == "5bc04ccf16e05bb3c54afed8397f538cab48bcec8cb0391c0f3467b4abf7b589"
+
+
+def test_leaf_page_with_external_files() -> None:
+    golden = (HERE / "external.page").read_bytes()
+    external = External(b"s3://bucket/data/a.bin", b"5d41402abc4b2a76b9719d911017c592", 3 << 20)
+    page = External(b"https://example.org/page?x=1", b'"abc", 0 bytes', 0)
+    items = [
+        (key_of(b""), directory(0o755, 1)),
+        (key_of(b"a.bin"), external_file(external, 2, 0o640)),
+        (key_of(b"own"), Entry(0o100644, 10, 3, block_digest(b"small"), (Extent(block(1), 5, 10),))),
+        (key_of(b"page"), external_file(page, 4)),
+    ]
+
+    assert encode_leaf(items) == golden
+    leaf = Leaf(golden)
+    assert list(leaf.items()) == items
+    assert leaf.content.hex() == "74fd87d7d5e20d828e6b147bf0e9cdd075237487199aed27b4daf4a97690b29a"
+    assert [leaf.digest_at(1).hex(), leaf.digest_at(3).hex()] == [
+        "30ddb173d9ddec170f93ec8655b0230204a46fb0a40cbb560139fcfbb831db19",
+        "a7f9491167253d1e3e70cd7efd4a9cded8bff032f37fe87255cb68c96966f754",
+    ]
 
 
 def test_inner_page() -> None:

@@ -346,7 +346,6 @@ def test_what_is_not_done_says_so(home: Path) -> None:
     dataset = Dataset.create("d", "p")
     for call in (
         dataset.get_logger,
-        lambda: dataset.add_external_files("s3://bucket/key"),
         lambda: dataset.upload(upload_as_external_links=True),
         lambda: Dataset.set_offline(True),
         lambda: Dataset.import_offline_session("session.zip"),

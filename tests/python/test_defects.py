@@ -13,6 +13,7 @@ from dvfs import Dataset
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import AccessDenied, Corrupt, WrongState
 from dvfs.store.folder import FolderBackend
+from tests.http_server import HttpServer
 from tests.python.conftest import made, read, write
 from tests.store.noise import noise
 
@@ -181,6 +182,23 @@ def test_d10_two_writers_of_an_open_version_keep_the_files_of_both(home: Path) -
     assert on_another_machine(home, dataset) == {"ours": b"1", "theirs": b"2"}
 
 
+def test_d11_a_link_whose_target_is_gone_is_an_error_and_no_folder(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with HttpServer() as server:
+        url = server.put("/a", b"bytes")
+        dataset = Dataset.create("d", "p")
+        assert dataset.add_external_files([url, server.put("/empty", b"")]) == 2
+        dataset.finalize()
+        del server.objects["/a"]
+        with pytest.raises(Corrupt, match=f"a: {url} is gone"):
+            dataset.get_local_copy()
+        assert not list((home.parent / "cache").rglob("empty"))
+        assert caplog.text.count(f"{url} is gone") == 1
+        server.put("/a", b"bytes")
+        assert on_another_machine(home, dataset) == {"a": b"bytes", "empty": b""}
+
+
 def test_d12_permissions_and_times_come_back_also_those_before_1980(home: Path) -> None:
     folder = write(home / "source", {"run.sh": "#!/bin/sh\n", "old": "x"})
     (folder / "run.sh").chmod(0o755)
@@ -222,13 +240,25 @@ def test_d13_a_parent_is_not_deleted_by_id(home: Path) -> None:
     assert on_another_machine(home, child) == {"a": b"1", "b": b"2"}
 
 
-def test_d14_parts_of_a_version_with_a_parent(home: Path) -> None:
-    """ClearML fails where there are external links too, which a version does not hold yet; symbolic ones it does."""
-    parent = made(home, {"a": "1", "b": "2"})
-    folder = write(home / "more", {"c": "3"})
-    (folder / "link").symlink_to("c")
-    child = Dataset.create(parent_datasets=[parent])
-    child.add_files(folder)
-    child.finalize(auto_upload=True)
-    parts = [Path(child.get_local_copy(part=part, num_parts=2)) for part in range(2)]
-    assert sorted(path.name for part in parts for path in part.iterdir()) == ["a", "b", "c", "link"]
+def test_d14_parts_of_a_version_with_a_parent_and_links(home: Path) -> None:
+    with HttpServer() as server:
+        parent = Dataset.create("d", "p")
+        parent.add_files(write(home / "first", {"a": "1", "b": "2"}))
+        parent.add_external_files(server.put("/first", b"linked"))
+        parent.finalize(auto_upload=True)
+        folder = write(home / "more", {"c": "3"})
+        (folder / "link").symlink_to("c")
+        child = Dataset.create(parent_datasets=[parent])
+        child.add_files(folder)
+        child.add_external_files(server.put("/second", b"linked too"))
+        child.finalize(auto_upload=True)
+        parts = [Path(child.get_local_copy(part=part, num_parts=2)) for part in range(2)]
+        found = [path for part in parts for path in part.iterdir()]
+        assert sorted(path.name for path in found) == ["a", "b", "c", "first", "link", "second"]
+        assert {path.read_bytes() for path in found if not path.is_symlink()} == {
+            b"1",
+            b"2",
+            b"3",
+            b"linked",
+            b"linked too",
+        }
