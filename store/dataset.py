@@ -236,7 +236,7 @@ class Dataset(Changes, Copies, Content, Labels):
         *dataset_id*: as for `get`. Else *dataset_project* and *dataset_name*, with *dataset_version* unless there is
         only one; with *entire_dataset*, which needs *force*, all of them. *force*: also a version that others have as a
         parent. *shallow_search*: nothing. *delete_files*: nothing; bytes stay until garbage collection in any case.
-        *delete_external_files*: nothing; there are none.
+        *delete_external_files*: nothing; what a link names is never deleted.
 
         Raises NotFound when there is none, WrongState when it is a parent, InvalidInput when it is not clear which one
         is meant.

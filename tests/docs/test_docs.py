@@ -31,7 +31,7 @@ EXAMPLES = {"Shared options": ["add"], "Scan options": ["add", "sync"], "Upload 
 SHORT = {"stash": "stash push"}
 """Groups that stand for one of their commands."""
 OTHER_VARIABLES = {"DVFS_CONFIG", "DVFS_STATE_DIR"}
-DIGEST_CONTEXTS = {f"dvfs 1 {kind}" for kind in ("block", "file", "leaf", "inner")}
+DIGEST_CONTEXTS = {f"dvfs 1 {kind}" for kind in ("block", "file", "leaf", "inner", "link", "link block", "cache seal")}
 SYSTEM_MESSAGES = {
     "Transport endpoint is not connected": errno.ENOTCONN,
     "Input/output error": errno.EIO,
