@@ -109,7 +109,7 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: object, client_address: object) -> None:
         assert isinstance(request, socket.socket)
         self._open.add(request)
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        super().process_request(request, client_address)
 
     def server_close(self) -> None:
         super().server_close()

@@ -90,7 +90,7 @@ def test_what_cannot_be_added_is_an_error_and_nothing_is_staged(home: Path, serv
         ([fine], {"dataset_path": "../up"}, InvalidInput),
     ):
         with pytest.raises(error):
-            dataset.add_external_files(urls, **words)  # type: ignore[arg-type]
+            dataset.add_external_files(urls, **words)
     assert dataset.list_files() == []
     dataset.add_external_files(fine)
     dataset.finalize()

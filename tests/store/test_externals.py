@@ -109,7 +109,10 @@ def test_a_file_that_is_another_is_no_bytes(externals: Externals, folder: Path, 
         os.utime(path, ns=(1, before.st_mtime_ns))
     else:
         path.unlink()
-        {"gone": lambda: None, "a folder": path.mkdir, "a fifo": lambda: os.mkfifo(path)}[change]()
+        if change == "a folder":
+            path.mkdir()
+        elif change == "a fifo":
+            os.mkfifo(path)
     for call in (lambda: externals.read(external, 0, 6), lambda: externals.check(external)):
         with pytest.raises(Corrupt, match="was added as mtime") as caught:
             call()
@@ -270,7 +273,7 @@ def test_damage_of_the_cache_is_seen(
     data = bytearray(paths[0].read_bytes())
     if damage == "flipped":
         data[17] ^= 1
-    paths[0].write_bytes({"flipped": data, "cut": data[:-1], "swapped": paths[1].read_bytes()}[damage])
+    paths[0].write_bytes({"flipped": bytes(data), "cut": bytes(data[:-1]), "swapped": paths[1].read_bytes()}[damage])
     with closing(Reading(externals, tmp_path)) as reading:
         assert reading.read(external) == DATA[: 2 * BLOCK_BYTES]
         assert len(server.asked("GET")) == 3

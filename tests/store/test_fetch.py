@@ -41,7 +41,7 @@ class Setup:
         self.key = pack_key(self.refs[0].pack)
         self._open: list[Fetcher | Cache] = []
 
-    def fetcher(self, budget_bytes: int = 1 << 30, **options: int) -> Fetcher:
+    def fetcher(self, budget_bytes: int = 1 << 30, **options: Any) -> Fetcher:
         """Return a new fetcher over a new cache object in the same folder."""
         cache = Cache(self.root, budget_bytes=budget_bytes, reserve_bytes=0)
         fetcher = Fetcher(lambda tag: self.backend, cache, **options)
