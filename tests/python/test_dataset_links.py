@@ -108,7 +108,7 @@ def test_fsspec_reads_external_files(home: Path, server: HttpServer) -> None:
     assert system.info(path)["size"] == len(data)
     assert server.asked("GET") == []
     assert system.cat_file(path, 1_048_570, 1_048_580) == data[1_048_570:1_048_580]
-    assert len(server.asked("GET")) == 2
+    assert 1 <= len(server.asked("GET")) <= 2  # two ranges, fetched together or not
     with system.open(path) as file:
         assert file.read() == data
     server.objects["/a"].etag = '"other"'
