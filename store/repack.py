@@ -115,7 +115,7 @@ def _moved(path: bytes, entry: Entry, row: Staged, writer: Writer) -> Entry:
 
 
 def _has_blocks(entry: Entry) -> bool:
-    return entry.is_file and bool(entry.content)
+    return entry.is_file and entry.external is None and bool(entry.content)
 
 
 def _wanted(rows: Iterable[Staged], fetcher: Fetcher, load_blocks: LoadBlocks) -> Iterator[Staged]:
