@@ -193,6 +193,19 @@ def test_links_are_inherited_merged_and_squashed(dvfs: Program, server: HttpServ
     assert dvfs.ok("verify", "p/squashed") == FINE
 
 
+def test_a_squash_into_a_storage_leaves_links_where_they_are(dvfs: Program, server: HttpServer) -> None:
+    url = server.put("/a", DATA)
+    write(dvfs.folder / "own", {"own": "own"})
+    made = linked(dvfs, "--files", "own", "--links", url)
+    before = len(server.requests)
+    dvfs.ok("squash", "--ids", made, "--project", "p", "--name", "all", "--storage", "elsewhere", "-q")
+    assert len(server.requests) == before
+    assert listed(dvfs, "p/all")["a"]["link"] == url
+    assert copied(dvfs, "p/all") == {"own": b"own", "a": DATA}
+    expected = "Comparison summary: 0 files removed, 0 files modified, 0 files added\n"
+    assert dvfs.ok("compare", made, "p/all") == expected
+
+
 def test_sync_puts_files_in_the_place_of_links(dvfs: Program, server: HttpServer) -> None:
     linked(dvfs, "--links", server.put("/a", b"one"), server.put("/b", b"b"))
     dvfs.ok("get", "p/d", "--copy", "copy", "-q")
