@@ -6,7 +6,7 @@ STAMP := .venv/.setup-stamp
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml scripts/setup.sh $(wildcard setup.py fs/*.c)
+$(STAMP): pyproject.toml scripts/setup.sh tests/node/package.json $(wildcard setup.py fs/*.c)
 	sh scripts/setup.sh .venv
 	touch $@
 

@@ -8,7 +8,7 @@ The only module that reads environment variables and knows where the user's fold
     [s3]
     endpoint_url = "http://localhost:8333"
 
-It holds no credentials: those come from where the AWS tools look for them.
+It holds no credentials: those come from where the tools of each cloud look for them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dvfs.cli.options import parse_size
 from dvfs.store.errors import InvalidInput
 
 if TYPE_CHECKING:
     from dvfs.store.retry import RetryPolicy
-    from dvfs.store.s3 import S3Options
+    from dvfs.store.url import BackendOptions
 
 Value = str | int | float | bool
 
@@ -69,7 +69,9 @@ def _seconds(value: str) -> float:
 
 
 KEYS: tuple[Key, ...] = (
-    Key("store", "DVFS_STORE", _text, "URL of the store: a folder, file:///path, s3://bucket/prefix"),
+    Key(
+        "store", "DVFS_STORE", _text, "URL of the store: a folder, file:///path, s3://bucket/prefix, gs://…, azure://…"
+    ),
     Key("cache_dir", "DVFS_CACHE_DIR", _text, "folder of the cache"),
     Key("cache_size", "DVFS_CACHE_SIZE", parse_size, "byte budget of the cache: 500M, 200GiB"),
     Key("retry_deadline", "DVFS_RETRY_DEADLINE", _seconds, "seconds to go on trying a store that does not answer"),
@@ -84,6 +86,15 @@ KEYS: tuple[Key, ...] = (
     Key("s3.requester_pays", "DVFS_S3_REQUESTER_PAYS", _flag, "pay for requests to a requester-pays bucket"),
     Key("s3.connect_timeout", "DVFS_S3_CONNECT_TIMEOUT", _seconds, "seconds to wait for a connection"),
     Key("s3.read_timeout", "DVFS_S3_READ_TIMEOUT", _seconds, "seconds to wait for an answer"),
+    Key("gcs.endpoint_url", "DVFS_GCS_ENDPOINT_URL", _text, "URL of a service that speaks as Google Cloud Storage"),
+    Key("gcs.user_project", "DVFS_GCS_USER_PROJECT", _text, "project that pays for a requester-pays bucket"),
+    Key("gcs.kms_key_name", "DVFS_GCS_KMS_KEY_NAME", _text, "key of Cloud KMS for what is written"),
+    Key("gcs.connect_timeout", "DVFS_GCS_CONNECT_TIMEOUT", _seconds, "seconds to wait for a connection"),
+    Key("gcs.read_timeout", "DVFS_GCS_READ_TIMEOUT", _seconds, "seconds to wait for an answer"),
+    Key("azure.account_name", "DVFS_AZURE_ACCOUNT_NAME", _text, "storage account of the container"),
+    Key("azure.endpoint_url", "DVFS_AZURE_ENDPOINT_URL", _text, "URL of the blob service, where it is not Azure's own"),
+    Key("azure.connect_timeout", "DVFS_AZURE_CONNECT_TIMEOUT", _seconds, "seconds to wait for a connection"),
+    Key("azure.read_timeout", "DVFS_AZURE_READ_TIMEOUT", _seconds, "seconds to wait for an answer"),
 )
 
 _BY_NAME = {key.name: key for key in KEYS}
@@ -177,27 +188,37 @@ class Config:
         for key in KEYS:
             self.get(key.name)
 
-    def s3_options(self) -> S3Options:
-        """Return the settings of the table s3 as the S3 backend takes them."""
+    def backend_options(self) -> BackendOptions:
+        """Return the settings of the tables s3, gcs and azure as the backends take them."""
+        from dvfs.store.azure import AzureOptions
+        from dvfs.store.gcs import GcsOptions
         from dvfs.store.s3 import S3Options
+        from dvfs.store.url import BackendOptions
 
-        given = {
-            key.name.removeprefix("s3."): setting.value
-            for key in KEYS
-            if key.name.startswith("s3.")
-            for setting in [self.get(key.name)]
-            if setting.value is not None
-        }
-        return S3Options(**given)  # type: ignore[arg-type]  # each was parsed to the type of its field
+        connection_string = self._environ.get("AZURE_STORAGE_CONNECTION_STRING") or None  # obstore asks for none
+        return BackendOptions(  # each value was parsed to the type of its field
+            s3=S3Options(**self._table("s3")),
+            gcs=GcsOptions(**self._table("gcs")),
+            azure=AzureOptions(connection_string=connection_string, **self._table("azure")),
+        )
 
     def retry_policy(self) -> RetryPolicy:
-        """Return how long to go on trying; where only the read timeout is told, twice that."""
+        """Return how long to go on trying; where only the read timeout of the store's kind is told, twice that."""
         from dvfs.store.retry import RetryPolicy
+        from dvfs.store.url import BucketLocation, parse_url
 
-        told, timeout = self.get("retry_deadline").value, self.get("s3.read_timeout").value
+        told, timeout, location = self.get("retry_deadline").value, None, parse_url(self.store_url)
+        if isinstance(location, BucketLocation):
+            timeout = self.get(f"{location.table}.read_timeout").value
         if told is None and timeout is not None:
             told = 2 * float(timeout)
         return RetryPolicy() if told is None else RetryPolicy(deadline_seconds=float(told))
+
+    def _table(self, table: str) -> dict[str, Any]:
+        """Return the settings of *table* that have a value, by their names in it."""
+        names = [key.name for key in KEYS if key.name.startswith(f"{table}.")]
+        values = {name.removeprefix(f"{table}."): self.get(name).value for name in names}
+        return {name: value for name, value in values.items() if value is not None}
 
     def _default(self, name: str) -> Value | None:
         if name == "store":

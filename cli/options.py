@@ -133,7 +133,7 @@ def common(function: F) -> F:
         expose_value=False,
         callback=_set_store,
         allow_from_autoenv=False,
-        help="The store: a folder, file:///path, s3://bucket/prefix.  [env var: DVFS_STORE]",
+        help="The store: a folder, or file:///, s3://, gs:// or azure:// with bucket/prefix.  [env var: DVFS_STORE]",
     )
     return store(debug(function))
 

@@ -78,7 +78,7 @@ def opened_store(config: Config) -> Iterator[Store]:
     config.check()
 
     def opened(url: str) -> Backend:
-        return open_backend(url, config.s3_options(), policy=config.retry_policy())
+        return open_backend(url, config.backend_options(), policy=config.retry_policy())
 
     backend = opened(config.store_url)
     with opened_cache(config) as cache:

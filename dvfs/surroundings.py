@@ -45,7 +45,7 @@ class ThisProgram:
             state_dir=config.state_dir,
             cache_dir=config.cache_dir,
             cache_bytes=config.cache_bytes,
-            s3=config.s3_options(),
+            options=config.backend_options(),
             retry=config.retry_policy(),
             file_folders=config.file_folders,
         )
@@ -147,7 +147,8 @@ def _environment(settings: StoreSettings) -> dict[str, str]:
         "retry_deadline": None if settings.retry is None else settings.retry.deadline_seconds,
     }
     for key in KEYS:
-        if settings.s3 is not None and key.name.startswith("s3."):
-            values[key.name] = getattr(settings.s3, key.name.removeprefix("s3."))
+        kind, _, name = key.name.rpartition(".")
+        if settings.options is not None and kind:
+            values[key.name] = getattr(getattr(settings.options, kind), name)
     told = {key.env: str(values[key.name]) for key in KEYS if values.get(key.name) is not None}
     return told | {"DVFS_STATE_DIR": str(settings.state_dir)}

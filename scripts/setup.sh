@@ -58,9 +58,10 @@ missing_packages() {
         has_headers "$python" || python_package "$python" dev
         has_venv "$python" || python_package "$python" venv
     fi
-    for program in fio git rsync; do # the tests run them
+    for program in fio git npm rsync; do # the tests run them
         have "$program" || echo "$program"
     done
+    have node || echo nodejs
 }
 
 # What `make bench` compares with, or uses, besides: without one of them it leaves a column or a row out.
@@ -68,6 +69,13 @@ bench_packages() {
     have fuse-overlayfs || echo fuse-overlayfs
     have fio || echo fio
     have git || echo git
+}
+
+# Whether npm has brought the very versions that tests/node/package.json names.
+has_test_servers() {
+    (cd tests/node && node -e 'const wanted = require("./package.json").dependencies
+for (const name in wanted)
+    if (require(`./node_modules/${name}/package.json`).version !== wanted[name]) process.exit(1)') >/dev/null 2>&1
 }
 
 as_root() {
@@ -121,5 +129,9 @@ fi
 # --group needs pip 25.1.
 "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
 say "installing dvfs and its development tools into $venv"
-"$venv/bin/python" -m pip install --quiet --editable . --group dev
+"$venv/bin/python" -m pip install --quiet --editable '.[azure,gcs]' --group dev
+if ! has_test_servers; then
+    say "installing the servers that tests run with npm into tests/node"
+    npm install --prefix tests/node --silent --no-audit --no-fund --no-package-lock --ignore-scripts
+fi
 say "ready: $venv/bin/dvfs"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from dvfs.store.digest import Buffer
-from dvfs.store.errors import Conflict
+from dvfs.store.errors import Conflict, InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,12 @@ class Backend(Protocol):
     def close(self) -> None:
         """Let go of connections and descriptors; the backend is not used after it."""
         ...
+
+
+def check_range(key: str, start: int, length: int | None) -> None:
+    """Raise InvalidInput unless `get` can take this range."""
+    if start < 0 or (length is not None and length < 0):
+        raise InvalidInput(f"cannot read {length} bytes at {start} of {key}: negative")
 
 
 @runtime_checkable

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from dvfs.store.backend import Blob, ObjectInfo
+from dvfs.store.backend import Blob, ObjectInfo, check_range
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.digest import Buffer, block_digest
 from dvfs.store.errors import (
@@ -107,8 +107,7 @@ class FolderBackend:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
         """See `Backend.get`. Of a mutable key the whole object is read, for its etag."""
-        if start < 0 or (length is not None and length < 0):
-            raise InvalidInput(f"cannot read {length} bytes at {start} of {key}: negative")
+        check_range(key, start, length)
         with self._errors(f"cannot read {key}"):
             fd, _generation = self._open(key)
             try:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dvfs.store.backend import Backend
     from dvfs.store.cache import Cache
     from dvfs.store.retry import RetryPolicy
-    from dvfs.store.s3 import S3Options
     from dvfs.store.store import Store
+    from dvfs.store.url import BackendOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class StoreSettings:
     """Which store, and what this machine keeps for it. Plain values: it can be sent to another process.
 
     *url*: canonical, see `url`. *state_dir*: staging and known records. *cache_dir*, *cache_bytes*: the cache and its
-    budget, None for that of the cache. *s3*, *retry*: how the store is spoken to. *file_folders*: those of this machine
+    budget, None for that of the cache. *options*, *retry*: how the store is spoken to. *file_folders*: those of this machine
     from which external files are read.
     """
 
@@ -34,7 +34,7 @@ class StoreSettings:
     state_dir: Path
     cache_dir: Path
     cache_bytes: int | None = None
-    s3: S3Options | None = None
+    options: BackendOptions | None = None
     retry: RetryPolicy | None = None
     file_folders: tuple[Path, ...] = ()
 
@@ -94,7 +94,7 @@ def _opened(settings: StoreSettings) -> tuple[Store, Cache]:
     from dvfs.store.url import open_backend
 
     def opened(url: str) -> Backend:
-        return open_backend(url, settings.s3, policy=settings.retry)
+        return open_backend(url, settings.options, policy=settings.retry)
 
     backend = opened(settings.url)
     cache = Cache(settings.cache_dir, budget_bytes=settings.cache_bytes)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from dvfs.store.backend import Blob, ObjectInfo
+from dvfs.store.backend import Blob, ObjectInfo, check_range
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import (
     AccessDenied,
@@ -92,8 +92,6 @@ class S3Backend:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
         """See `Backend.get`."""
-        if start < 0 or (length is not None and length < 0):
-            raise InvalidInput(f"cannot read {length} bytes at {start} of {key}: negative")
         return self._get(key, start, length, {})
 
     def get_if(self, key: str, start: int, length: int, etag: str) -> Blob:
@@ -101,6 +99,7 @@ class S3Backend:
         return self._get(key, start, length, {"IfMatch": f'"{etag}"'})
 
     def _get(self, key: str, start: int, length: int | None, condition: dict[str, Any]) -> Blob:
+        check_range(key, start, length)
         if length == 0:
             return Blob(b"", self.head(key).etag)
         args: dict[str, Any] = self._payer | condition

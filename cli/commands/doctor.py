@@ -15,6 +15,7 @@ from dvfs.cli.options import Command, common, json_option
 from dvfs.cli.output import Json, emit, say, wants_json
 from dvfs.cli.session import configuration, opened_cache
 from dvfs.store.errors import DvfsError
+from dvfs.store.url import BucketLocation
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -63,7 +64,7 @@ def _store(config: Config) -> Iterator[Finding]:
 
     try:
         location = parse_url(config.store_url)
-        backend = open_backend(location, config.s3_options())
+        backend = open_backend(location, config.backend_options())
     except DvfsError as exc:
         yield Finding("store", "fail", exc.message, exc.hint or "")
         return
@@ -77,11 +78,17 @@ def _store(config: Config) -> Iterator[Finding]:
             return
         server_time = partial(checks.folder_time, location.root)
     else:
-        server_time = partial(checks.http_time, _s3_endpoint(config), _TIMEOUT_SECONDS)
+        server_time = partial(checks.http_time, _endpoint(config, location), _TIMEOUT_SECONDS)
     yield checks.clock(server_time)
 
 
-def _s3_endpoint(config: Config) -> str:
-    told = config.s3_options().endpoint_url
-    from_aws = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-    return told or next(filter(None, from_aws), "https://s3.amazonaws.com")
+def _endpoint(config: Config, location: BucketLocation) -> str:
+    """Return the URL of the service, as a setting, the environment of its tools or its maker says."""
+    told = config.get(f"{location.table}.endpoint_url").value
+    account = config.get("azure.account_name").value or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+    names, default = {
+        "s3": (("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "https://s3.amazonaws.com"),
+        "gcs": (("STORAGE_EMULATOR_HOST",), "https://storage.googleapis.com"),
+        "azure": (("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"), f"https://{account}.blob.core.windows.net"),
+    }[location.table]
+    return str(told or next(filter(None, map(os.environ.get, names)), default))

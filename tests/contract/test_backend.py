@@ -21,7 +21,7 @@ THREADS = 8
 TURNS = 2  # SeaweedFS makes racing writers wait for seconds
 
 
-@pytest.fixture(params=["folder", "s3", "folder-wrapped", "s3-wrapped"])
+@pytest.fixture(params=[f"{kind}{how}" for how in ("", "-wrapped") for kind in ("folder", "s3", "gcs", "azure")])
 def backend(request: pytest.FixtureRequest) -> Backend:
     kind, _, wrapped = request.param.partition("-")
     inner: Backend = request.getfixturevalue(f"{kind}_backend")

@@ -1,0 +1,97 @@
+"""A server of storage for tests: a process of its own on loopback, with its data in a folder of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+START_SECONDS = 60.0
+POLL_SECONDS = 0.05
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+class Server:
+    """One server, with one bucket. Not thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server (again, with the data it had if it keeps them) and return when it takes writes."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.takes_writes():
+            if not self.is_running or time.monotonic() > deadline:
+                self.stop()
+                said = (self._folder / "log").read_text()[-4000:]
+                raise RuntimeError(f"{type(self).__name__} did not start:\n{said}")
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Kill the server and all that it started; its port refuses connections afterwards."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """Stop the server from answering: connections are taken by the kernel and nothing comes back."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def command(self) -> Sequence[str | Path]:
+        """Return the words that start it."""
+        raise NotImplementedError
+
+    def takes_writes(self) -> bool:
+        """Make the bucket if it is not there; return whether it can be written to."""
+        raise NotImplementedError
+
+
+def free_ports(count: int) -> list[int]:
+    """Return *count* ports of loopback on which nobody listens."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
