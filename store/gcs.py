@@ -38,7 +38,6 @@ from dvfs.store.errors import (
 )
 
 if TYPE_CHECKING:
-    from google.auth.transport.requests import AuthorizedSession
     from google.cloud.storage import Client
     from requests import Response
 
@@ -95,7 +94,7 @@ class GcsBackend:
             with self._errors("cannot open", ""):
                 client = make_client(self._options)
         self._client = client
-        self._session: AuthorizedSession = client._http
+        self._session: Any = client._http
         self._api = client.api_endpoint.rstrip("/")
         self._objects = f"{self._api}/storage/v1/b/{quote(bucket, safe='')}/o"
         self._uploads = f"{self._api}/upload/storage/v1/b/{quote(bucket, safe='')}/o"
@@ -113,15 +112,8 @@ class GcsBackend:
         if start or length is not None:
             headers["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
         with self._errors("cannot read", key):
-            answer = self._session.request(
-                "GET",
-                self._object(key),
-                params={"alt": "media", **self._payer},
-                headers=headers,
-                stream=True,
-                timeout=self._timeouts,
-            )
-            with answer:
+            params = {"alt": "media", **self._payer}
+            with self._request("GET", self._object(key), params, headers=headers, stream=True) as answer:
                 if answer.status_code == 416:
                     return Blob(b"", self.head(key).etag)
                 self._check(answer, "cannot read", key)
@@ -160,7 +152,7 @@ class GcsBackend:
         found: list[ObjectInfo] = []
         while True:
             with self._errors("cannot list", prefix):
-                page = self._json("GET", self._objects, "cannot list", prefix, params)
+                page = self._json(self._objects, "cannot list", prefix, params)
                 found += [
                     ObjectInfo(item["name"][len(self._prefix) :], item["generation"], int(item["size"]))
                     for item in page.get("items", ())
@@ -175,13 +167,13 @@ class GcsBackend:
         """See `Backend.head`."""
         params = {"fields": "generation,size", **self._payer}
         with self._errors("cannot look at", key):
-            item = self._json("GET", self._object(key), "cannot look at", key, params)
+            item = self._json(self._object(key), "cannot look at", key, params)
             return ObjectInfo(key, item["generation"], int(item["size"]))
 
     def delete(self, key: str) -> None:
         """See `Backend.delete`."""
         with self._errors("cannot delete", key):
-            answer = self._session.request("DELETE", self._object(key), params=self._payer, timeout=self._timeouts)
+            answer = self._request("DELETE", self._object(key), self._payer)
             if answer.status_code != 404 or _NO_BUCKET.search(answer.text):
                 self._check(answer, "cannot delete", key)
 
@@ -193,8 +185,8 @@ class GcsBackend:
     def _object(self, key: str) -> str:
         return f"{self._objects}/{quote(self._prefix + key, safe='')}"
 
-    def _json(self, method: str, url: str, what: str, key: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        answer = self._session.request(method, url, params=params, timeout=self._timeouts)
+    def _json(self, url: str, what: str, key: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self._request("GET", url, params)
         self._check(answer, what, key)
         document: dict[str, Any] = answer.json()
         return document
@@ -214,14 +206,14 @@ class GcsBackend:
         params = {"uploadType": "multipart", "ifGenerationMatch": generation, **self._payer}
         if self._options.kms_key_name:
             params["kmsKeyName"] = self._options.kms_key_name
-        return self._session.request(
-            "POST",
-            self._uploads,
-            params=params,
-            data=body,
-            headers={"Content-Type": f"multipart/related; boundary={boundary}"},
-            timeout=self._timeouts,
+        headers = {"Content-Type": f"multipart/related; boundary={boundary}"}
+        return self._request("POST", self._uploads, params, data=body, headers=headers)
+
+    def _request(self, method: str, url: str, params: Mapping[str, Any], **more: Any) -> Response:
+        answer: Response = self._session.request(
+            method, url, params=params, timeout=self._timeouts, hooks={"response": _read_refusal}, **more
         )
+        return answer
 
     def _written(self, answer: Response, what: str, key: str, data: Buffer) -> str:
         """Return the etag of what was written. Raises what the *answer* means."""
@@ -320,6 +312,12 @@ def make_client(options: GcsOptions) -> Client:
         if type(adapter) is HTTPAdapter:  # not that of mutual TLS
             session.mount(scheme, HTTPAdapter(pool_maxsize=options.max_connections, pool_block=False))
     return client
+
+
+def _read_refusal(answer: Response, **_: Any) -> None:
+    """Read what a refusal says, which frees its connection: the session lets go of some of them to try again."""
+    if answer.status_code >= 400:
+        answer.content  # noqa: B018
 
 
 def _from_answer(text: str, status: int, body: str) -> DvfsError:

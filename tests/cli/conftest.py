@@ -58,6 +58,13 @@ class Program:
                 code = run(arguments)
         return Ran(code, out.getvalue(), err.getvalue())
 
+    def on(self, store_url: str) -> Program:
+        """Let the program use the store at *store_url*, as this process reaches its cloud; return the program."""
+        clouds = ("AWS_", "AZURE_", "CLOUDSDK_", "NO_GCE_CHECK", "STORAGE_")
+        self.environ |= {name: value for name, value in os.environ.items() if name.startswith(clouds)}
+        self.environ["DVFS_STORE"] = store_url
+        return self
+
     def process(self, *words: Word, environ: Mapping[str, str] | None = None) -> Ran:
         """Run `dvfs` with *words* in a process of its own."""
         done = subprocess.run(
@@ -107,9 +114,13 @@ def dvfs(tmp_path: Path) -> Program:
 @pytest.fixture
 def dvfs_anywhere(dvfs: Program, store_url: str) -> Program:
     """The program on an empty store, of each kind."""
-    dvfs.environ |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    dvfs.environ["DVFS_STORE"] = store_url
-    return dvfs
+    return dvfs.on(store_url)
+
+
+@pytest.fixture
+def dvfs_cloud(dvfs: Program, cloud_url: str) -> Program:
+    """The program on an empty store in Google Cloud Storage and in Azure."""
+    return dvfs.on(cloud_url)
 
 
 @pytest.fixture

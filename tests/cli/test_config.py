@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dvfs.cli.config import KEYS, Config, Setting, Value, read_file, write_file
+from dvfs.store.azure import AzureOptions
 from dvfs.store.errors import InvalidInput
+from dvfs.store.gcs import GcsOptions
 from dvfs.store.retry import RetryPolicy
 from dvfs.store.s3 import S3Options
+from dvfs.store.url import BackendOptions
 
 
 def config(tmp_path: Path, options: dict[str, Value | None] | None = None, **environ: str) -> Config:
@@ -46,22 +50,34 @@ def test_values_are_read_by_kind(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('cache_size = "2GiB"\n[s3]\npath_style = true\nread_timeout = 3\n')
     told = config(tmp_path, DVFS_S3_CONNECT_TIMEOUT="1.5", DVFS_S3_REQUESTER_PAYS="yes", DVFS_S3_REGION="eu")
     assert told.cache_bytes == 2 << 30
-    assert told.s3_options() == S3Options(
+    assert told.backend_options().s3 == S3Options(
         path_style=True, read_timeout=3.0, connect_timeout=1.5, requester_pays=True, region="eu"
     )
 
 
 def test_retries_end_as_told_or_soon_after_timeouts(tmp_path: Path) -> None:
-    assert config(tmp_path).retry_policy() == RetryPolicy()
-    assert config(tmp_path, DVFS_S3_READ_TIMEOUT="1").retry_policy().deadline_seconds == 2.0
-    assert config(tmp_path, DVFS_S3_READ_TIMEOUT="30").retry_policy() == RetryPolicy()
-    told = config(tmp_path, DVFS_S3_READ_TIMEOUT="1", DVFS_RETRY_DEADLINE="5.5")
-    assert told.retry_policy().deadline_seconds == 5.5
+    assert config(tmp_path, DVFS_S3_READ_TIMEOUT="1").retry_policy() == RetryPolicy()
+    for url, table in (("s3://bucket", "S3"), ("gs://bucket", "GCS"), ("az://box", "AZURE")):
+        told = partial(config, tmp_path, None, **{"DVFS_STORE": url, f"DVFS_{table}_READ_TIMEOUT": "1"})
+        assert config(tmp_path, DVFS_STORE=url).retry_policy() == RetryPolicy()
+        assert told().retry_policy().deadline_seconds == 2.0
+        assert told(DVFS_RETRY_DEADLINE="5.5").retry_policy().deadline_seconds == 5.5
 
 
-def test_every_s3_setting_reaches_the_backend(tmp_path: Path) -> None:
-    names = [key.name.removeprefix("s3.") for key in KEYS if key.name.startswith("s3.")]
-    assert set(names) <= set(S3Options.__slots__)
+def test_every_setting_reaches_its_backend(tmp_path: Path) -> None:
+    options = config(tmp_path).backend_options()
+    for table, name in (key.name.split(".") for key in KEYS if "." in key.name):
+        assert hasattr(getattr(options, table), name), (table, name)
+
+
+def test_settings_of_each_cloud(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[gcs]\nuser_project = "p"\n[azure]\naccount_name = "a"\n')
+    told = config(tmp_path, DVFS_GCS_READ_TIMEOUT="2", AZURE_STORAGE_CONNECTION_STRING="AccountKey=c2VjcmV0")
+    assert told.backend_options() == BackendOptions(
+        gcs=GcsOptions(user_project="p", read_timeout=2.0),
+        azure=AzureOptions(account_name="a", connection_string="AccountKey=c2VjcmV0"),
+    )
+    assert "c2VjcmV0" not in repr(told.backend_options())
 
 
 @pytest.mark.parametrize(
@@ -139,5 +155,5 @@ def test_relative_paths_are_those_of_the_place_of_the_call(tmp_path: Path, monke
 
 
 def test_aws_region_is_the_region(tmp_path: Path) -> None:
-    assert config(tmp_path, AWS_REGION="eu-x-1").s3_options().region == "eu-x-1"
-    assert config(tmp_path, AWS_REGION="eu-x-1", DVFS_S3_REGION="eu-y-2").s3_options().region == "eu-y-2"
+    assert config(tmp_path, AWS_REGION="eu-x-1").backend_options().s3.region == "eu-x-1"
+    assert config(tmp_path, AWS_REGION="eu-x-1", DVFS_S3_REGION="eu-y-2").backend_options().s3.region == "eu-y-2"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -30,8 +28,9 @@ from dvfs.store.errors import (
 )
 from dvfs.store.retry import Retrying, RetryPolicy
 from dvfs.store.s3 import S3Backend, S3Options
-from dvfs.store.url import open_backend
+from dvfs.store.url import BackendOptions, open_backend
 from tests.faulty import Faulty
+from tests.one_answer import OneAnswer
 from tests.seaweed import SeaweedServer
 from tests.store.noise import noise
 
@@ -260,7 +259,7 @@ def test_options_reach_open_backend() -> None:
         made.append(inner)
         return inner
 
-    backend = open_backend("s3://bucket/p/q/", S3Options(path_style=True), wrap=wrap)
+    backend = open_backend("s3://bucket/p/q/", BackendOptions(S3Options(path_style=True)), wrap=wrap)
     wire = Wire(made[0])
     backend.get(RECORD)
     assert wire.requests[0].url == f"https://s3.eu-west-1.amazonaws.com/bucket/p/q/{RECORD}"
@@ -312,34 +311,6 @@ def test_answers(status: int, code: str, operation: str, kind: type[DvfsError]) 
         assert caught.value.hint
 
 
-class OneAnswer:
-    """A loopback server that sends *answer* to each connection and closes it."""
-
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.connections = 0
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _address = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            with connection:
-                connection.recv(65536)
-                connection.sendall(self._answer)
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
-
-
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(
     "answer",
@@ -357,7 +328,7 @@ def test_a_body_cut_short_is_unavailable(answer: bytes) -> None:
         with pytest.raises(Unavailable) as caught:
             backend.get(RECORD)
         assert RECORD in str(caught.value)
-        assert server.connections == 1
+        assert len(server.requests) == 1
     finally:
         backend.close()
         server.close()

@@ -10,7 +10,16 @@ from dvfs.store.errors import InvalidInput, Unavailable
 from dvfs.store.metrics import Counts, Metered
 from dvfs.store.retry import RetryPolicy
 from dvfs.store.s3 import S3Options
-from dvfs.store.url import FolderLocation, S3Location, open_backend, parse_url
+from dvfs.store.url import (
+    AzureLocation,
+    BackendOptions,
+    BucketLocation,
+    FolderLocation,
+    GcsLocation,
+    S3Location,
+    open_backend,
+    parse_url,
+)
 from tests.clocks import FakeClock
 from tests.faulty import Faulty
 
@@ -46,18 +55,27 @@ def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "bucket", "prefix", "canonical"),
+    ("text", "location", "canonical"),
     [
-        ("s3://bucket", "bucket", "", "s3://bucket"),
-        ("s3://bucket/", "bucket", "", "s3://bucket"),
-        ("s3://bucket/a/b/", "bucket", "a/b", "s3://bucket/a/b"),
-        ("S3://my.bucket-1/a b", "my.bucket-1", "a b", "s3://my.bucket-1/a b"),
+        ("s3://bucket", S3Location("bucket", ""), "s3://bucket"),
+        ("s3://bucket/", S3Location("bucket", ""), "s3://bucket"),
+        ("s3://bucket/a/b/", S3Location("bucket", "a/b"), "s3://bucket/a/b"),
+        ("S3://my.bucket-1/a b", S3Location("my.bucket-1", "a b"), "s3://my.bucket-1/a b"),
+        ("gs://bucket", GcsLocation("bucket", ""), "gs://bucket"),
+        ("GS://my_bucket/a/b/", GcsLocation("my_bucket", "a/b"), "gs://my_bucket/a/b"),
+        ("azure://container/a/", AzureLocation("container", "a"), "azure://container/a"),
+        ("az://container", AzureLocation("container", ""), "azure://container"),
     ],
 )
-def test_buckets(text: str, bucket: str, prefix: str, canonical: str) -> None:
-    location = parse_url(text)
-    assert location == S3Location(bucket, prefix)
-    assert str(location) == canonical
+def test_buckets(text: str, location: BucketLocation, canonical: str) -> None:
+    parsed = parse_url(text)
+    assert parsed == location
+    assert str(parsed) == canonical
+    assert parse_url(canonical) == location
+
+
+def test_the_same_name_elsewhere_is_another_store() -> None:
+    assert len({parse_url(f"{scheme}://name/x") for scheme in ("s3", "gs", "azure", "az")}) == 3
 
 
 @pytest.mark.parametrize(
@@ -74,6 +92,11 @@ def test_buckets(text: str, bucket: str, prefix: str, canonical: str) -> None:
         "s3://b ad/x",
         "s3://b/../x",
         "s3://b/a//c",
+        "gs:bucket/x",
+        "gs:///x",
+        "azure:/container",
+        "az://",
+        "azure://b/../x",
         "a\0b",
     ],
 )
@@ -82,7 +105,7 @@ def test_what_is_no_url(text: str) -> None:
         parse_url(text)
 
 
-@pytest.mark.parametrize("text", ["gs://bucket/x", "azure://container/x", "https://user:secret@host/x"])
+@pytest.mark.parametrize("text", ["gcs://bucket/x", "abfs://container/x", "https://user:secret@host/x"])
 def test_other_schemes_say_what_is_supported(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_url(text)
@@ -91,9 +114,10 @@ def test_other_schemes_say_what_is_supported(text: str) -> None:
     assert "s3://bucket/prefix" in str(caught.value.hint)
 
 
-def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize("scheme", ["s3", "gs", "azure", "az"])
+def test_credentials_in_a_url_are_refused_and_not_repeated(scheme: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse_url("s3://key:secret@bucket/x")
+        parse_url(f"{scheme}://key:secret@bucket/x")
     assert "secret" not in f"{caught.value} {caught.value.hint}"
 
 
@@ -120,6 +144,6 @@ def test_an_opened_backend_tries_again(tmp_path: Path) -> None:
 def test_opening_makes_no_request(tmp_path: Path) -> None:
     open_backend(str(tmp_path / "store")).close()
     assert not (tmp_path / "store").exists()
-    backend = open_backend("s3://bucket/prefix/", S3Options(endpoint_url="http://127.0.0.1:1"))
+    backend = open_backend("s3://bucket/prefix/", BackendOptions(S3Options(endpoint_url="http://127.0.0.1:1")))
     assert backend.url == "s3://bucket/prefix"
     backend.close()
