@@ -70,7 +70,7 @@ class AzureBackend:
         self._container = container
         self._prefix = prefix + "/" if prefix else ""
         self._core = obstore_core()
-        self._config = _configuration(self._options)
+        self._config = configuration(self._options)
         self._stores: dict[int, Any] = {}  # a power of two of bytes → the store whose timeout is for such bodies
         self._store = self._store_for(0)
 
@@ -223,8 +223,8 @@ class AzureBackend:
         return NotFound(f"{message}: there is no container {self._container}", hint=hint)
 
 
-def _configuration(options: AzureOptions) -> dict[str, str]:
-    """Return what *options* say in obstore's words. Raises InvalidInput."""
+def configuration(options: AzureOptions) -> dict[str, str]:
+    """Return what *options* say in obstore's words: `account_name`, `endpoint` and credentials. Raises InvalidInput."""
     found = _parsed(options.connection_string) if options.connection_string else {}
     if options.account_name:
         found["account_name"] = options.account_name

@@ -26,6 +26,10 @@ ONLY_IN = {
     "zstandard": ("store/codec.py",),
     "boto3": ("store/s3.py",),
     "botocore": ("store/s3.py",),
+    "google": ("store/gcs.py",),
+    "google_crc32c": ("store/gcs.py",),
+    "requests": ("store/gcs.py",),
+    "obstore": ("store/obstore_library.py",),
 }
 """Where (prefix of a path) a library may be imported."""
 

@@ -84,8 +84,11 @@ def _store(config: Config) -> Iterator[Finding]:
 
 def _endpoint(config: Config, location: BucketLocation) -> str:
     """Return the URL of the service, as a setting, the environment of its tools or its maker says."""
-    told = config.get(f"{location.table}.endpoint_url").value
-    account = config.get("azure.account_name").value or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+    from dvfs.store.azure import configuration
+
+    azure = configuration(config.backend_options().azure)
+    account = azure.get("account_name") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+    told = azure.get("endpoint") if location.table == "azure" else config.get(f"{location.table}.endpoint_url").value
     names, default = {
         "s3": (("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "https://s3.amazonaws.com"),
         "gcs": (("STORAGE_EMULATOR_HOST",), "https://storage.googleapis.com"),

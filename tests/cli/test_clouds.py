@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,10 +83,10 @@ def test_from_create_to_delete(dvfs_there: Program, cloud_url: str) -> None:
     dvfs.ok("tag", second, "+good")
     dvfs.ok("rename", "p/d", "--new-name", "e")
     assert [row["id"] for row in json.loads(dvfs.ok("search", "--tags", "good", "--name", "e", "--json"))] == [second]
-    dvfs.ok("delete", "--id", second, "--yes")
+    assert dvfs("delete", "--id", second, "--yes").code == 0
     assert [row["id"] for row in json.loads(dvfs.ok("search", "--json"))] == [first]
     assert files_in(mounted(dvfs, first)) == source
-    assert [run["did"] for run in json.loads(dvfs.ok("runs", first, "--json"))].count("mount") >= 1
+    assert [run["did"] for run in json.loads(dvfs.ok("runs", first, "--json"))] == 3 * ["mounted"] + ["made"]
 
 
 def test_doctor(dvfs_there: Program, cloud_url: str) -> None:
@@ -99,7 +101,7 @@ def test_a_missing_bucket_exits_3(dvfs_there: Program, cloud_url: str) -> None:
     for words in (["search"], ["create", "--project", "p", "--name", "d"]):
         ran = dvfs_there(*words, environ={"DVFS_STORE": nowhere})
         assert (ran.code, ran.out) == (3, "")
-        assert ran.err.count("\n") == 3
+        assert ran.err.count("\n") == 2
         assert "no-such-bucket-here" in ran.err
         assert "hint: create the" in ran.err
 
@@ -126,7 +128,7 @@ def test_no_credentials_exit_6_with_a_hint(dvfs: Program) -> None:
 
 
 def test_a_library_that_is_not_installed(dvfs: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "google.cloud.storage", None)
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
     ran = dvfs("search", environ={"DVFS_STORE": "gs://bucket/x"})
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines()[-1] == "hint: pip install 'dvfs[gcs]'"
@@ -137,8 +139,5 @@ def test_help_loads_no_library_of_a_cloud(dvfs: Program) -> None:
         "import sys; from dvfs.cli.main import run; import dvfs.store.url, dvfs.dataset; run(['--help']);"
         "sys.exit(any(name.split('.')[0] in ('google', 'obstore', 'requests', 'botocore') for name in sys.modules))"
     )
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", code], env=dvfs.environ, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dvfs.fs.mounts import started_at
+from dvfs.store.url import SUPPORTED
 from tests.cli.conftest import Program, tree
 
 
@@ -216,6 +217,6 @@ def test_doctor_exits_1_when_something_fails(dvfs: Program, tmp_path: Path) -> N
     assert ran.code == 1
     assert ran.out.splitlines()[-2:] == [
         "fail  store: unsupported store URL ftp://there",
-        "      hint: supported: a path, file:///path, s3://bucket/prefix",
+        f"      hint: supported: {SUPPORTED}",
     ]
     assert f"fail  cache folder: {tmp_path}/file cannot be written: File exists\n" in ran.out

@@ -327,13 +327,19 @@ def test_a_broken_file_of_credentials(tmp_path: Path, monkeypatch: pytest.Monkey
 # With a server
 
 
-def test_listing_pages(gcs_server: GcsServer, gcs_url: str) -> None:
+def test_listing_pages(gcs_server: GcsServer, gcs_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = GcsBackend(gcs_server.bucket, gcs_url.rpartition("/")[2], GcsOptions(list_page=3))
     keys = [f"names/p{number % 2}{'-x' * (number % 3)}/n/{number}" for number in range(11)]
     for key in keys:
         backend.put_if_absent(key, b"x")
     pages: list[object] = []
-    backend._session.hooks["response"].append(lambda answer, **_: pages.append(answer))
+    send = backend._session.send
+
+    def counted(request: object, **more: object) -> object:
+        pages.append(request)
+        return send(request, **more)
+
+    monkeypatch.setattr(backend._session, "send", counted)
     assert [item.key for item in backend.list("names/")] == sorted(keys)
     assert len(pages) == 4
     backend.close()
