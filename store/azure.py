@@ -158,7 +158,7 @@ class AzureBackend:
     def _put(self, key: str, data: Buffer, mode: str | dict[str, str]) -> str:
         body = data if isinstance(data, bytes) else bytes(data)
         store = self._store if len(body) <= _SMALL_BYTES else self._store_for(len(body))
-        answer = self._core.put(store, self._prefix + key, body, mode=mode, use_multipart=False)
+        answer = self._core.put(store, self._prefix + key, body, mode=mode)
         return self._etag(answer, key)
 
     def _store_for(self, size: int) -> Any:
