@@ -1,23 +1,28 @@
 # Every command here installs what it needs first; a second `make setup` is instant.
 PYTHON_ENV := .venv/bin
 STAMP := .venv/.setup-stamp
+TEST_STAMP := tests/node/node_modules/.setup-stamp
 
 .PHONY: setup demo test test-large lint bench
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml scripts/setup.sh tests/node/package.json $(wildcard setup.py fs/*.c)
+$(STAMP): pyproject.toml scripts/setup.sh $(wildcard setup.py fs/*.c)
 	sh scripts/setup.sh .venv
+	touch $@
+
+$(TEST_STAMP): tests/node/package.json $(STAMP)
+	sh scripts/setup.sh .venv test-servers
 	touch $@
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(PYTHON_ENV):$$PATH" sh demo/demo.sh
 
-test: $(STAMP)
+test: $(TEST_STAMP)
 	$(PYTHON_ENV)/python -m pytest -p tests.plugin_noskip
 
 # Real sizes: files to 8 GiB, a million files. Minutes to hours, tens of GB in $$TMPDIR.
-test-large: $(STAMP)
+test-large: $(TEST_STAMP)
 	$(PYTHON_ENV)/python -m pytest -p tests.plugin_noskip -m large --timeout 7200
 
 lint: $(STAMP)

