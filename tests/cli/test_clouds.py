@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from dvfs.store.url import open_backend
 from tests.cli.conftest import Program, tree
 from tests.store.noise import noise
 
@@ -87,6 +89,38 @@ def test_from_create_to_delete(dvfs_there: Program, cloud_url: str) -> None:
     assert [row["id"] for row in json.loads(dvfs.ok("search", "--json"))] == [first]
     assert files_in(mounted(dvfs, first)) == source
     assert [run["did"] for run in json.loads(dvfs.ok("runs", first, "--json"))] == 3 * ["mounted"] + ["made"]
+
+
+def test_data_and_external_files_in_a_cloud(dvfs_there: Program, cloud_url: str) -> None:
+    """The store is a folder; packs, and the objects that links name, are in the cloud."""
+    dvfs = dvfs_there
+    dvfs.environ["DVFS_STORE"] = str(dvfs.folder / "store")
+    tree(dvfs.folder / "source")
+    with closing(open_backend(cloud_url)) as bucket:
+        bucket.put_if_absent("raw/one.bin", BIG)
+        bucket.put_if_absent("raw/deep/two.txt", b"two")
+    made = dvfs.ok("create", "--project", "p", "--name", "d", "--storage", f"{cloud_url}/packs", "-q").strip()
+    dvfs.ok("add", "--files", "source")
+    dvfs.ok("add", "--links", f"{cloud_url}/raw", "--dataset-folder", "raw")
+    dvfs.ok("close")
+    dvfs.ok("squash", "--ids", made, "--project", "p", "--name", "all", "--storage", f"{cloud_url}/copy", "-q")
+    expected = files_in(dvfs.folder / "source") | {"raw/one.bin": BIG, "raw/deep/two.txt": b"two"}
+    for number, dataset in enumerate(("p/d", "p/all")):
+        dvfs.environ["DVFS_CACHE_DIR"] = str(dvfs.folder / f"cache-{number}")
+        try:
+            assert files_in(mounted(dvfs, dataset)) == expected
+        finally:
+            dvfs.ok("umount", "mnt")
+        dvfs.ok("verify", dataset)
+    with closing(open_backend(cloud_url)) as bucket:
+        assert list(bucket.list("packs/packs/"))
+        assert list(bucket.list("copy/packs/"))
+        old = bucket.head("raw/one.bin")
+        bucket.replace_if("raw/one.bin", BIG[::-1], old.etag)
+    dvfs.environ["DVFS_CACHE_DIR"] = str(dvfs.folder / "cache-empty")
+    ran = dvfs("get", "p/d", "--copy", "copy")
+    assert ran.code == 5
+    assert f"{cloud_url}/raw/one.bin" in ran.err
 
 
 def test_doctor(dvfs_there: Program, cloud_url: str) -> None:
