@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dvfs.fsspec import _VERSIONS, DvfsFileSystem
+from dvfs.fsspec import DvfsFileSystem
 from dvfs.store.record import Record
 from dvfs.store.url import open_backend
-from dvfs.surroundings import THIS_PROGRAM
+from tests.fsspec_kit import let_go
 from tests.store_kit import Kit
 
 BIG = os.urandom(1 << 20)
@@ -84,11 +83,7 @@ def settings(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     yield told
-    THIS_PROGRAM.wait_for_notes()
-    DvfsFileSystem.clear_instance_cache()
-    _VERSIONS.forget()
-    gc.collect()
-    THIS_PROGRAM.stores.close()
+    let_go()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dvfs import Dataset
+from tests.fsspec_kit import let_go
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     work.mkdir()
     monkeypatch.chdir(work)
     yield work
-    Dataset.surroundings.stores.close()
+    let_go()
 
 
 def settings(folder: Path) -> dict[str, str]:
