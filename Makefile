@@ -3,7 +3,7 @@ PYTHON_ENV := .venv/bin
 STAMP := .venv/.setup-stamp
 TEST_STAMP := tests/node/node_modules/.setup-stamp
 
-.PHONY: setup demo test test-large lint bench
+.PHONY: setup demo test test-large lint bench bench-rivals
 
 setup: $(STAMP)
 
@@ -30,5 +30,9 @@ lint: $(STAMP)
 	$(PYTHON_ENV)/ruff check
 	$(PYTHON_ENV)/mypy dvfs tests bench
 
+# GROUP=race measures the rivals too, and installs them into .rivals/ if they are not there.
 bench: $(STAMP)
-	PATH="$(CURDIR)/$(PYTHON_ENV):$$PATH" $(PYTHON_ENV)/python -m bench
+	PATH="$(CURDIR)/$(PYTHON_ENV):$$PATH" $(PYTHON_ENV)/python -m bench $(addprefix --only ,$(GROUP))
+
+bench-rivals: $(STAMP)
+	$(PYTHON_ENV)/python -m bench.race.installing

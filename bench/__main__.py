@@ -9,23 +9,29 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from bench import machine, report
 from bench.programs import Failed
+from bench.race import table
+from bench.race.rows import Row as RaceRow
 from bench.scale import SCALES, Scale
 from bench.session import Session, started, tell
 from bench.timing import Row
 from bench.trees import Tree, make_big, make_images, make_texts
-from bench.workloads import big_file, editing, first_byte, ingest, start, walks
+from bench.workloads import big_file, editing, first_byte, ingest, race, start, walks
 from bench.workloads.epochs import Epochs
 from bench.workloads.single_objects import SingleObjects
 
 OUT = machine.ROOT / "bench" / "out"
 DOCS = machine.ROOT / "docs" / "BENCHMARKS.md"
+RACE_DOCS = machine.ROOT / "docs" / "RACE.md"
 GROUPS = ("help", "images", "texts", "big", "edits")
+RACES = {"race": race.PARTS} | {f"race-{part}": (part,) for part in race.PARTS}
+"""Groups that are run alone, and only when asked for: they install the rivals."""
 COLD_GOALS = {"images": 2.0, "texts": 5.0}
 
 
@@ -76,18 +82,32 @@ def _told() -> argparse.Namespace:
         default=os.environ.get("SCALE") or "full",
         help="how much is measured: small takes about 4 minutes, full about 25  [env var: SCALE; default: full]",
     )
-    parser.add_argument("--only", choices=GROUPS, action="append", help="measure this group only; may be repeated")
+    parser.add_argument(
+        "--only",
+        choices=(*GROUPS, *RACES),
+        action="append",
+        help="measure this group only; may be repeated, but for `race` and its parts",
+    )
     parser.add_argument("--work-dir", type=Path, help="folder for everything a run writes  [default: as $TMPDIR says]")
-    parser.add_argument("--write-docs", action="store_true", help="put the table into docs/BENCHMARKS.md")
+    parser.add_argument(
+        "--write-docs",
+        action="store_true",
+        help="put the table into docs/BENCHMARKS.md, that of the race into docs/RACE.md",
+    )
     parser.add_argument("--from", dest="figures", type=Path, metavar="JSON", help="take the figures of an earlier run")
     told = parser.parse_args()
     if told.scale not in SCALES:
         parser.error(f"SCALE is {told.scale!r}: choose from {', '.join(SCALES)}")
+    if told.only is not None and len(told.only) > 1 and not RACES.keys().isdisjoint(told.only):
+        parser.error("a race is run alone")
     return told
 
 
 def main() -> None:
     told = _told()
+    if told.only is not None and told.only[0] in RACES:
+        _race(told)
+        return
     if told.figures is not None:
         rows, about = report.from_json(json.loads(told.figures.read_text()))
     else:
@@ -100,7 +120,39 @@ def main() -> None:
         sys.exit(1)
 
 
+def _race(told: argparse.Namespace) -> None:
+    """Run the race, or take the figures of an earlier one; end with 1 where dvfs itself failed."""
+    if told.figures is not None:
+        rows, about = table.from_json(json.loads(told.figures.read_text()))
+    else:
+        rows, about = _raced(SCALES[told.scale], RACES[told.only[0]], told.work_dir)
+        tell(f"figures: {table.write_json(OUT, rows, about)}")
+    print(table.text_table(rows))
+    if told.write_docs:
+        table.write_docs(RACE_DOCS, rows, about)
+    if "failed" in about:
+        sys.exit(1)
+
+
 def _measured(scale: Scale, groups: Sequence[str], work_dir: Path | None) -> tuple[list[Row], dict[str, str]]:
+    with _work_folder(scale, work_dir) as (folder, about):
+        rows, failed = run(scale, groups, folder)
+        about |= {"failed": ", ".join(failed)} if failed else {}
+    return rows, about
+
+
+def _raced(scale: Scale, parts: tuple[str, ...], work_dir: Path | None) -> tuple[list[RaceRow], dict[str, str]]:
+    with _work_folder(scale, work_dir) as (folder, about), started(scale, folder, lambda row: None) as session:
+        raced, rivals, failed = race.run(session, parts)
+        about["versions"] = ", ".join(f"{name} {number}" for name, number in rivals.versions.items())
+        about |= {f"without {name}": reason for name, reason in raced.missing.items()}
+        about |= {"failed": ", ".join(failed)} if failed else {}
+    return raced.rows, about
+
+
+@contextmanager
+def _work_folder(scale: Scale, work_dir: Path | None) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Give a folder for a run, removed at its end, and what is told of the run; the minutes come when it ends."""
     signal.signal(signal.SIGTERM, _interrupt)
     # A short name: folders of sockets are in it.
     folder = Path(tempfile.mkdtemp(prefix="dvfs-bench-", dir=work_dir))
@@ -108,9 +160,8 @@ def _measured(scale: Scale, groups: Sequence[str], work_dir: Path | None) -> tup
         machine.check_disk(folder, scale.disk_bytes)
         about = {"scale": scale.name, "date": time.strftime("%Y-%m-%d")} | machine.description(folder)
         began = time.monotonic()
-        rows, failed = run(scale, groups, folder)
+        yield folder, about
         about["minutes"] = f"{(time.monotonic() - began) / 60:.1f}"
-        return rows, about | ({"failed": ", ".join(failed)} if failed else {})
     finally:
         machine.remove_tree(folder)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -60,17 +60,24 @@ class Dvfs:
         closed = self._run("close", "--id", dataset)
         return dataset, {"create": created.seconds, "add": added.seconds, "close": closed.seconds}
 
+    def sync(self, folder: Path, parent: str) -> tuple[str, float]:
+        """Make what differs in *folder* from version *parent* a new version; return its id and the seconds."""
+        ran = self._run("sync", "--json", "--folder", str(folder), "--parents", parent)
+        return json.loads(ran.output)["id"], ran.seconds
+
     def new_cache(self) -> Path:
         """Return a folder for a cache that is not there yet."""
         return self._folder / f"cache-{next(self._numbers)}"
 
     @contextmanager
-    def mounted(self, dataset: str, cache: Path, *, overlay: str | None = None) -> Iterator[Mounted]:
-        """Mount the version with *cache*, writable with *overlay*, and unmount it at the end. Raises Failed."""
+    def mounted(
+        self, dataset: str, cache: Path, *, overlay: str | None = None, options: Sequence[str] = ()
+    ) -> Iterator[Mounted]:
+        """Mount the version with *cache* and *options*, writable with *overlay*, then unmount it. Raises Failed."""
         directory = self._mounts / f"mount-{next(self._numbers)}"
         try:
-            options = () if overlay is None else ("--rw", "--overlay", overlay)
-            ran = self._run("mount", "--json", *options, dataset, str(directory), cache=cache)
+            editing = () if overlay is None else ("--rw", "--overlay", overlay)
+            ran = self._run("mount", "--json", *editing, *options, dataset, str(directory), cache=cache)
             yield Mounted(directory, ran.seconds, json.loads(ran.output)["pid"])
         finally:
             self._unmount(directory)

@@ -21,13 +21,17 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a reader read: *seconds* by its own clock, *wall_seconds* with its start, and the digests of *samples*."""
+    """What a reader read: *seconds* by its own clock, *wall_seconds* with its start, and the digests of *samples*.
+
+    *p99_seconds*: all but one in a hundred of its single reads took no longer; 0 where it does not tell.
+    """
 
     seconds: float
     wall_seconds: float
     files: int
     bytes: int
     samples: dict[str, str]
+    p99_seconds: float = 0.0
 
     def check(self, truth: Read) -> Read:
         """Return self. Raises Failed where files, bytes or samples differ from *truth*."""
@@ -40,45 +44,63 @@ class Read:
 
 
 class Programs:
-    """Starts programs with the environment *variables* in the root of the checkout. Not thread-safe."""
+    """Starts programs with the environment *variables* in the root of the checkout. Not thread-safe.
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    One that takes longer than *most_seconds* is killed, and has failed.
+    """
+
+    def __init__(self, variables: Mapping[str, str], most_seconds: float | None = None) -> None:
         self._environment = environment(dict(variables))
+        self._most_seconds = most_seconds
 
-    def run(self, command: Sequence[str | os.PathLike[str]], extra: Mapping[str, str] | None = None) -> Ran:
-        """Run *command* to its end. Raises Failed with what it said when its exit code is not 0."""
+    def run(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        extra: Mapping[str, str] | None = None,
+        folder: Path = ROOT,
+    ) -> Ran:
+        """Run *command* in *folder* to its end. Raises Failed with what it said when its exit code is not 0."""
+        shown = " ".join(os.fspath(word) for word in command)
         began = time.monotonic()
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self._environment | dict(extra or {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=self._environment | dict(extra or {}),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="surrogateescape",
+                timeout=self._most_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{shown}: took longer than {self._most_seconds:.0f} s") from error
         seconds = time.monotonic() - began
         if done.returncode:
-            shown = " ".join(os.fspath(word) for word in command)
             raise Failed(f"{shown}: exit code {done.returncode}\n{done.stderr[-4000:]}")
         return Ran(seconds, done.stdout)
 
     def seconds_of(self, command: Sequence[str | os.PathLike[str]]) -> float:
         """Run *command* with its output thrown away; return the seconds it took. Raises Failed."""
+        shown = " ".join(os.fspath(word) for word in command)
         began = time.monotonic()
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=self._most_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{shown}: took longer than {self._most_seconds:.0f} s") from error
         seconds = time.monotonic() - began
         if done.returncode:
-            raise Failed(f"{' '.join(os.fspath(word) for word in command)}: exit code {done.returncode}")
+            raise Failed(f"{shown}: exit code {done.returncode}")
         return seconds
 
     def lines_of(self, command: Sequence[str | os.PathLike[str]]) -> int:
@@ -103,14 +125,23 @@ class Programs:
     def change_byte(self, file: Path, place: int) -> Read:
         return self._read("bench.writer", "byte", file, str(place))
 
+    def patch(self, file: Path, place: int, size: int) -> Read:
+        """Write *size* random bytes at *place* of *file*, on the disk too."""
+        return self._read("bench.writer", "patch", file, str(place), str(size))
+
     def objects(self, mode: str, *arguments: str | os.PathLike[str]) -> Read:
         """Run the boto3 program."""
         return self._read("bench.objects", mode, *arguments)
 
     def _read(self, module: str, mode: str, *arguments: str | os.PathLike[str]) -> Read:
-        ran = self.run([sys.executable, "-m", module, mode, *arguments])
+        return self.read_by([sys.executable, "-m", module, mode, *arguments])
+
+    def read_by(self, command: Sequence[str | os.PathLike[str]]) -> Read:
+        """Run *command*, which prints what it read as the reader does."""
+        ran = self.run(command)
         told: dict[str, Any] = json.loads(ran.output)
-        return Read(told["seconds"], ran.seconds, told["files"], told["bytes"], told.get("samples", {}))
+        samples, p99 = told.get("samples", {}), told.get("p99_seconds", 0.0)
+        return Read(told["seconds"], ran.seconds, told["files"], told["bytes"], samples, p99)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,16 +128,20 @@ def random_reads(path: bytes, reads: int, seed: int) -> dict[str, object]:
     every = max(1, reads // SAMPLES)
     kept: dict[int, bytes] = {}
     total = 0
+    taken = []
     began = time.monotonic()
     for number, place in enumerate(places):
+        asked = time.monotonic()
         data = os.pread(fd, RANDOM_BYTES, place)
+        taken.append(time.monotonic() - asked)
         total += len(data)
         if number % every == 0:
             kept[place] = data
     seconds = time.monotonic() - began
     os.close(fd)
     samples = {str(place): digest(data) for place, data in kept.items()}
-    return {"seconds": seconds, "files": 1, "bytes": total, "samples": samples}
+    p99 = sorted(taken)[(len(taken) - 1) * 99 // 100]
+    return {"seconds": seconds, "files": 1, "bytes": total, "samples": samples, "p99_seconds": p99}
 
 
 def digest(data: bytes) -> str:

@@ -7,36 +7,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from bench.machine import ROOT, environment, remove_tree
+from bench.daemons import Place, mounted_by
+from bench.machine import ROOT, remove_tree
 from bench.mounting import Dvfs
-from bench.programs import Failed, Programs, Usage, usage
+from bench.programs import Failed, Programs
 
 _SOURCE = ROOT / "bench" / "passthrough.c"
-_MOUNT_SECONDS = 20.0
-_END_SECONDS = 120.0
-_POLL_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A directory to work in; *pid* is the daemon behind it, if there is one."""
-
-    directory: Path
-    pid: int | None = None
-
-    def usage(self) -> Usage | None:
-        """Return what the daemon used so far."""
-        return None if self.pid is None else usage(self.pid)
 
 
 class Contestant(Protocol):
@@ -89,7 +71,7 @@ class Passthrough:
 
     @contextmanager
     def place(self) -> Iterator[Place]:
-        with self._below.place() as below, _mounted(self._mounts, self._program, below.directory) as place:
+        with self._below.place() as below, mounted_by(self._mounts, self._program, below.directory) as place:
             yield place
 
 
@@ -113,7 +95,7 @@ class FuseOverlay:
         work.mkdir()
         options = f"lowerdir={self._base},upperdir={upper},workdir={work}"
         try:
-            with _mounted(self._mounts, "fuse-overlayfs", "-f", "-o", options) as place:
+            with mounted_by(self._mounts, "fuse-overlayfs", "-f", "-o", options) as place:
                 yield place
         finally:
             remove_tree(layers)
@@ -150,48 +132,3 @@ def compile_passthrough(programs: Programs, folder: Path) -> Path:
     flags = programs.run(["pkg-config", "--cflags", "--libs", "fuse3"]).output.split()
     programs.run(["cc", "-O2", "-o", program, _SOURCE, *flags])
     return program
-
-
-@contextmanager
-def _mounted(mounts: Path, *command: str | os.PathLike[str]) -> Iterator[Place]:
-    """Run the daemon *command*, which stays in the foreground, with a new mount point in *mounts* as its last word."""
-    directory = Path(tempfile.mkdtemp(prefix="mount-", dir=mounts))
-    with tempfile.TemporaryFile() as said:
-        daemon = subprocess.Popen(
-            [*command, directory], env=environment({}), stdin=subprocess.DEVNULL, stdout=said, stderr=said
-        )
-        try:
-            deadline = time.monotonic() + _MOUNT_SECONDS
-            while not _is_mount(directory):
-                if daemon.poll() is not None or time.monotonic() > deadline:
-                    said.seek(0)
-                    raise Failed(
-                        f"{os.fspath(command[0])} did not mount: {said.read()[-2000:].decode(errors='replace')}"
-                    )
-                time.sleep(_POLL_SECONDS)
-            yield Place(directory, daemon.pid)
-        finally:
-            _end(daemon, directory)
-            directory.rmdir()
-
-
-def _end(daemon: subprocess.Popen[bytes], directory: Path) -> None:
-    """Unmount *directory* and wait for its *daemon*."""
-    if _is_mount(directory):
-        done = subprocess.run(["fusermount3", "-u", directory], check=False, capture_output=True)
-        if done.returncode:
-            subprocess.run(["fusermount3", "-u", "-z", directory], check=False)
-    elif daemon.poll() is None:
-        daemon.terminate()
-    try:
-        daemon.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        daemon.wait()
-
-
-def _is_mount(directory: Path) -> bool:
-    try:
-        return directory.is_mount()
-    except OSError:
-        return True  # its daemon is gone

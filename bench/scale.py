@@ -25,6 +25,23 @@ class Edits:
 
 
 @dataclass(frozen=True, slots=True)
+class Race:
+    """How much the race is: *rounds* of each row, and in how many folders the files lie that slow rivals read.
+
+    A contestant that took *slow_seconds* of a row is not run again in it. A program that takes *most_seconds* has
+    failed. *lines_bytes* is the size of the big file of text, *delay_seconds* what the proxy adds to a request.
+    """
+
+    rounds: int
+    image_folders: int
+    text_folders: int
+    lines_bytes: int
+    slow_seconds: float = 30.0
+    most_seconds: float = 600.0
+    delay_seconds: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """The sizes of one run.
 
@@ -48,13 +65,29 @@ class Scale:
     enough_seconds: float
     disk_bytes: int
     edits: Edits
+    race: Race
     threads: tuple[int, ...] = (1, 4, 16)
 
 
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("tiny", 100, 4, 400, 8, 16 * MIB, 50, 100, 1, 2, 0.5, 1 * GIB, Edits(200, 50, 10, 8 * MIB, 1 * MIB, 1)),
+        Scale(
+            "tiny",
+            100,
+            4,
+            400,
+            8,
+            16 * MIB,
+            50,
+            100,
+            1,
+            2,
+            0.5,
+            1 * GIB,
+            Edits(200, 50, 10, 8 * MIB, 1 * MIB, 1),
+            Race(1, 2, 2, 16 * MIB),
+        ),
         Scale(
             "small",
             2_000,
@@ -69,6 +102,7 @@ SCALES = {
             1.0,
             6 * GIB,
             Edits(2_000, 500, 100, 128 * MIB, 16 * MIB, 3),
+            Race(3, 5, 3, 256 * MIB, slow_seconds=15.0),
         ),
         Scale(
             "full",
@@ -84,6 +118,7 @@ SCALES = {
             2.0,
             40 * GIB,
             Edits(20_000, 2_000, 100, 1 * GIB, 256 * MIB, 3),
+            Race(3, 20, 25, 1 * GIB),
         ),
     )
 }

@@ -21,6 +21,7 @@ IMAGE_SPREAD = 0.5
 """Standard deviation of the logarithm of an image's size."""
 TEXT_BYTES = (1 * KIB, 4 * KIB)
 _SLAB_BYTES = 64 * MIB
+Paths = Sequence[bytes]
 _WORDS = 8_000
 
 
@@ -40,11 +41,28 @@ class Tree:
 
     def every(self, step: int) -> Tree:
         """Return every *step*-th file of this tree, with a list of its own."""
-        files = self.files[::step]
-        list_file = self.list_file.with_name(f"{self.name}.every-{step}.list")
+        return self.of_files(self.files[::step], f"every-{step}")
+
+    def of_folders(self, count: int) -> Tree:
+        """Return the files in *count* of the folders of this tree, spread evenly, with a list of its own."""
+        folders = sorted({os.path.dirname(path) for path in self.files})
+        kept = {folders[number * len(folders) // count] for number in range(min(count, len(folders)))}
+        return self.of_files([path for path in self.files if os.path.dirname(path) in kept], f"of-{len(kept)}-folders")
+
+    def of_files(self, files: Paths, name: str) -> Tree:
+        """Return *files* of this tree, with a list of its own in a file of that *name*."""
+        list_file = self.list_file.with_name(f"{self.name}.{name}.list")
         _write_list(list_file, files)
         size = sum((self.root / os.fsdecode(path)).stat().st_size for path in files)
-        return Tree(self.name, self.root, files, len({os.path.dirname(path) for path in files}), size, list_file)
+        return Tree(self.name, self.root, tuple(files), len({os.path.dirname(path) for path in files}), size, list_file)
+
+    def linked_at(self, root: Path) -> Tree:
+        """Return this tree at the new *root*, its files hard links: it has nothing else below it there."""
+        for parent in sorted({os.path.dirname(path) for path in self.files}):
+            (root / os.fsdecode(parent)).mkdir(parents=True)
+        for path in self.files:
+            os.link(self.root / os.fsdecode(path), root / os.fsdecode(path))
+        return Tree(self.name, root, self.files, self.folders, self.bytes, self.list_file)
 
     @property
     def entries(self) -> int:
@@ -76,6 +94,11 @@ def make_texts(
 def make_big(folder: Path, size: int) -> Tree:
     """Make one file of *size* random bytes."""
     return _written(folder, "big", [b"big.bin"], [size], _random_slabs())
+
+
+def make_lines(folder: Path, size: int) -> Tree:
+    """Make one file of *size* bytes of JSON, a document a line, no two alike."""
+    return _written(folder, "lines", [b"lines.jsonl"], [size], _documents())
 
 
 def _written(folder: Path, name: str, paths: Sequence[bytes], sizes: Sequence[int], slabs: Iterator[bytes]) -> Tree:
@@ -125,6 +148,19 @@ def _random_slabs() -> Iterator[bytes]:
 def _again(text: bytes) -> Iterator[bytes]:
     while True:
         yield text
+
+
+def _documents() -> Iterator[bytes]:
+    rng = random.Random(SEED + 2)
+    text = _text(rng, 8 * MIB).replace(b"\n", b" ")
+    number = 0
+    while True:
+        lines = []
+        for _ in range(4096):
+            place, length = rng.randrange(len(text) - 4 * KIB), rng.randrange(1 * KIB, 4 * KIB)
+            lines.append(b'{"id": %d, "text": "%s"}\n' % (number, text[place : place + length]))
+            number += 1
+        yield b"".join(lines)
 
 
 def _text(rng: random.Random, size: int) -> bytes:

@@ -1,1 +1,1 @@
-"""The race: dvfs and its rivals at the same work, on the same S3 server. Method and meaning of each row: docs/RACE.md."""
+"""The race: dvfs and its rivals at the same work, on the same S3 server. Method and rows: docs/RACE.md."""

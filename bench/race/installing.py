@@ -47,7 +47,8 @@ class Rivals:
 def install(tell: Callable[[str], None]) -> Rivals:
     """Install what is not there yet. Never raises for a rival that cannot be had."""
     found = Rivals(versions={"boto3": version("boto3")})
-    for name, one in (("JuiceFS", _juicefs), ("rclone", _rclone), ("s3fs", _s3fs), ("DVC", _dvc), ("obstore", _obstore)):
+    rivals = {"JuiceFS": _juicefs, "rclone": _rclone, "s3fs": _s3fs, "DVC": _dvc, "obstore": _obstore}
+    for name, one in rivals.items():
         try:
             found.programs[name], found.versions[name] = one(tell)
         except (Failed, OSError) as error:

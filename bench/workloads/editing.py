@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.daemons import Place
 from bench.machine import remove_tree
 from bench.programs import Failed, shown_bytes
-from bench.rivals import Contestant, DvfsOverlay, Folder, FuseOverlay, Passthrough, Place, compile_passthrough
+from bench.rivals import Contestant, DvfsOverlay, Folder, FuseOverlay, Passthrough, compile_passthrough
 from bench.session import Session, expect, tell
 from bench.timing import Against, Goal, Row
 from bench.trees import Tree, make_big, make_texts

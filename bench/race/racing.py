@@ -1,0 +1,187 @@
+"""One race: the contestants behind the proxy, run in turns; a failure ends one contestant's part in one row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+from bench import machine
+from bench.mounting import Dvfs
+from bench.programs import Failed, Programs
+from bench.race import table
+from bench.race.downloads import Download, Dvc, boto3_objects, obstore_objects
+from bench.race.installing import Rivals, install
+from bench.race.mounts import DvfsMount, JuiceFs, Mount, Native, Rclone, S3fs
+from bench.race.proxy import Proxy, Traffic
+from bench.race.rows import CONTESTANTS, DVFS, Figure, Row, Taken
+from bench.scale import Scale
+from bench.session import Session, tell
+from bench.trees import Tree
+
+Work = Callable[[], Iterator[tuple[str, Taken]]]
+"""One turn of a contestant: yields what it took for each row that it runs through, as it is done with it."""
+_QUIET_SECONDS = 1.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class Race:
+    """What the workloads of the race share; *mounts* and *downloads* are those that could be had.
+
+    *missing* says why the others could not. Not thread-safe.
+    """
+
+    session: Session
+    proxy: Proxy
+    programs: Programs
+    folder: Path
+    dvfs: DvfsMount
+    native: Native
+    mounts: dict[str, Mount]
+    downloads: dict[str, Download]
+    missing: dict[str, str]
+    rows: list[Row] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def scale(self) -> Scale:
+        return self.session.scale
+
+    @property
+    def dvc(self) -> Dvc | None:
+        """DVC, where it can be had."""
+        found = self.downloads.get(Dvc.name)
+        return found if isinstance(found, Dvc) else None
+
+    @property
+    def readers(self) -> dict[str, Mount]:
+        """All that shows trees as directories: dvfs, the plain directory, and the rivals."""
+        return {DVFS: self.dvfs, Native.name: self.native, **self.mounts}
+
+    def new_folder(self) -> Path:
+        """Return a path in the race's folder that nothing is at."""
+        return self.folder / f"work-{next(self._numbers)}"
+
+    def forget(self) -> None:
+        """Empty the page cache of all but the programs."""
+        of_mounts = [file for one in self.mounts.values() for file in one.program_files]
+        of_downloads = [file for one in self.downloads.values() for file in one.program_files]
+        machine.forget(self.session.folder, (*self.session.program_files, *of_mounts, *of_downloads))
+
+    @contextmanager
+    def latency(self, seconds: float) -> Iterator[None]:
+        """Add *seconds* to each request inside."""
+        self.proxy.set_delay(seconds)
+        try:
+            yield
+        finally:
+            self.proxy.set_delay(0.0)
+
+    def counted(self, taken: Callable[[], Taken], *, until_quiet: bool = False) -> Taken:
+        """Return what *taken* returns, with its traffic; *until_quiet*: also what comes after it, on its own."""
+        before = self.proxy.counts()
+        result = taken()
+        traffic = (self._quiet_counts() if until_quiet else self.proxy.counts()) - before
+        return replace(result, requests=traffic.requests, sent=traffic.sent, fetched=traffic.fetched)
+
+    def run(self, rows: Mapping[str, Row], contestants: Mapping[str, Work]) -> None:
+        """Have all contestants do their work in turns, every other one backwards; add *rows*, by key, with figures.
+
+        A contestant that fails is not run again, nor one that took `slow_seconds`; what it did before counts.
+        """
+        scale = self.scale.race
+        spent = dict.fromkeys(contestants, 0.0)
+        left = list(contestants)
+        for turn in range(scale.rounds):
+            for name in list(left if turn % 2 == 0 else left[::-1]):
+                began = time.monotonic()
+                done: set[str] = set()
+                try:
+                    for key, taken in contestants[name]():
+                        rows[key].figures.setdefault(name, Figure()).runs.append(taken)
+                        done.add(key)
+                except (Failed, OSError) as error:
+                    tell(f"{name} fails: {error}")
+                    left.remove(name)
+                    self._note_failure(rows, done, name, str(error))
+                    continue
+                spent[name] += time.monotonic() - began
+                if spent[name] >= scale.slow_seconds and name != DVFS:
+                    left.remove(name)
+        for row in rows.values():
+            self._add(row)
+
+    def has_failed(self) -> bool:
+        """Whether dvfs itself failed anywhere."""
+        return any(DVFS in row.figures and row.figures[DVFS].failed is not None for row in self.rows)
+
+    def put(self, tree: Tree, name: str, contestants: Sequence[Mount | Download]) -> dict[str, str]:
+        """Have *contestants* take *tree* as *name*; return what stopped those that failed."""
+        failed = {}
+        for one in contestants:
+            began = time.monotonic()
+            try:
+                one.put(tree, name)
+            except (Failed, OSError) as error:
+                tell(f"{one.name} does not take {name}: {error}")
+                failed[one.name] = str(error)
+            else:
+                tell(f"{one.name} took {name} in {time.monotonic() - began:.1f} s")
+        return failed
+
+    def _add(self, row: Row) -> None:
+        self.rows.append(row)
+        tell(table.text_line(row))
+
+    def _note_failure(self, rows: Mapping[str, Row], done: set[str], name: str, reason: str) -> None:
+        """A failure counts in each row of which the turn that failed brought no figure."""
+        for key, row in rows.items():
+            if key not in done and name in CONTESTANTS:
+                row.figures.setdefault(name, Figure()).failed = reason
+
+    def _quiet_counts(self) -> Traffic:
+        """Return the counts as soon as nothing went through for a second, or after half a minute of traffic."""
+        deadline = time.monotonic() + 30 * _QUIET_SECONDS
+        last, since = self.proxy.counts(), time.monotonic()
+        while time.monotonic() < min(since + _QUIET_SECONDS, deadline):
+            time.sleep(_POLL_SECONDS)
+            if (now := self.proxy.counts()) != last:
+                last, since = now, time.monotonic()
+        return last
+
+
+@contextmanager
+def started(session: Session) -> Iterator[tuple[Race, Rivals]]:
+    """Install the rivals and start the proxy before the server of *session*; at the end it is stopped."""
+    rivals = install(tell)
+    proxy = Proxy(session.server.endpoint)
+    try:
+        variables = session.server.environment("writer") | {"AWS_ENDPOINT_URL": proxy.endpoint}
+        programs = Programs(variables, session.scale.race.most_seconds)
+        folder = session.folder / "race"
+        folder.mkdir()
+        # Mounts beside the trees: paths as long as theirs, so that walking them costs the same.
+        dvfs = DvfsMount(Dvfs(programs, session.bucket, "race", folder / "dvfs", mounts=session.folder))
+        missing = dict(rivals.missing)
+        mounts: dict[str, Mount] = {}
+        for kind in (JuiceFs, Rclone, S3fs):
+            try:
+                program = rivals.program(kind.name)
+                where = (folder / kind.name, session.folder)
+                mounts[kind.name] = kind(program, programs, variables, session.bucket, *where)
+            except (Failed, OSError) as error:
+                tell(f"{kind.name} does not run: {error}")
+                missing[kind.name] = str(error)
+        downloads: dict[str, Download] = {"boto3": boto3_objects(programs, session.bucket)}
+        if "obstore" in rivals.programs:
+            downloads["obstore"] = obstore_objects(rivals.program("obstore"), programs, session.bucket)
+        if Dvc.name in rivals.programs:
+            program = rivals.program(Dvc.name)
+            downloads[Dvc.name] = Dvc(program, programs, variables, session.bucket, folder / Dvc.name)
+        yield Race(session, proxy, programs, folder, dvfs, Native(), mounts, downloads, missing), rivals
+    finally:
+        proxy.stop()
