@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections import deque
@@ -29,6 +30,8 @@ from bench.programs import Failed, usage
 MOST_HELD_BYTES = 8 * 1024 * 1024
 """A client is not read further while so much of it waits."""
 MOST_HEAD_BYTES = 64 * 1024
+SOCKET_BYTES = 256 * 1024
+"""Of an answer that its client no longer wants, not much more than this is fetched by anyone and counts."""
 _END_SECONDS = 10.0
 
 
@@ -143,6 +146,7 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
         self._server.connect(self)
 
     def upstream_made(self, upstream: asyncio.Transport) -> None:
@@ -224,6 +228,7 @@ class _Upstream(asyncio.Protocol):
         self._client = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
         self._client.upstream_made(cast("asyncio.Transport", transport))
 
     def data_received(self, data: bytes) -> None:
