@@ -145,7 +145,7 @@ def _raced(scale: Scale, parts: tuple[str, ...], work_dir: Path | None) -> tuple
     with _work_folder(scale, work_dir) as (folder, about), started(scale, folder, lambda row: None) as session:
         raced, rivals, failed = race.run(session, parts)
         about["versions"] = ", ".join(f"{name} {number}" for name, number in rivals.versions.items())
-        about |= {f"without {name}": reason for name, reason in raced.missing.items()}
+        about |= {f"without {name}": reason for name, reason in rivals.missing.items()}
         about |= {"failed": ", ".join(failed)} if failed else {}
     return raced.rows, about
 

@@ -46,7 +46,8 @@ class Tree:
     def of_folders(self, count: int) -> Tree:
         """Return the files in *count* of the folders of this tree, spread evenly, with a list of its own."""
         folders = sorted({os.path.dirname(path) for path in self.files})
-        kept = {folders[number * len(folders) // count] for number in range(min(count, len(folders)))}
+        count = min(count, len(folders))
+        kept = {folders[number * len(folders) // count] for number in range(count)}
         return self.of_files([path for path in self.files if os.path.dirname(path) in kept], f"of-{len(kept)}-folders")
 
     def of_files(self, files: Paths, name: str) -> Tree:

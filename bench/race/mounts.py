@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from bench.daemons import mounted_by
 from bench.mounting import Dvfs
@@ -70,6 +70,31 @@ class Native:
     @contextmanager
     def mounted(self, name: str, cache: Path) -> Iterator[Place]:
         yield Place(self._roots[name])
+
+
+class Absent:
+    """A rival that cannot be had: all that is asked of it fails, and says why."""
+
+    program_files = ()
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self._reason = reason
+
+    def put(self, tree: Tree, name: str) -> float:
+        raise Failed(self._reason)
+
+    def get(self, tree: Tree, name: str, target: Path) -> float:
+        raise Failed(self._reason)
+
+    @contextmanager
+    def mounted(self, name: str, cache: Path) -> Iterator[Place]:
+        raise Failed(self._reason)
+        yield
+
+    def work(self) -> Iterator[NoReturn]:
+        """Do its turn in a race."""
+        raise Failed(self._reason)
 
 
 class DvfsMount:

@@ -15,25 +15,32 @@ from bench.programs import Failed, Programs
 from bench.race import table
 from bench.race.downloads import Download, Dvc, boto3_objects, obstore_objects
 from bench.race.installing import Rivals, install
-from bench.race.mounts import DvfsMount, JuiceFs, Mount, Native, Rclone, S3fs
+from bench.race.mounts import Absent, DvfsMount, JuiceFs, Mount, Native, Rclone, S3fs
 from bench.race.proxy import Proxy, Traffic
-from bench.race.rows import CONTESTANTS, DVFS, Figure, Row, Taken
+from bench.race.rows import DOWNLOADS, DVFS, Figure, Row, Taken
 from bench.scale import Scale
 from bench.session import Session, tell
 from bench.trees import Tree
 
-Work = Callable[[], Iterator[tuple[str, Taken]]]
-"""One turn of a contestant: yields what it took for each row that it runs through, as it is done with it."""
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a contestant does when it is its turn: *work* yields what it took for each of the rows *keys*, in order.
+
+    It yields each as it is done with it: where it fails later, that counts.
+    """
+
+    keys: tuple[str, ...]
+    work: Callable[[], Iterator[tuple[str, Taken]]]
+
+
 _QUIET_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 
 
 @dataclass(slots=True)
 class Race:
-    """What the workloads of the race share; *mounts* and *downloads* are those that could be had.
-
-    *missing* says why the others could not. Not thread-safe.
-    """
+    """What the workloads of the race share. Not thread-safe."""
 
     session: Session
     proxy: Proxy
@@ -43,19 +50,12 @@ class Race:
     native: Native
     mounts: dict[str, Mount]
     downloads: dict[str, Download]
-    missing: dict[str, str]
     rows: list[Row] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
 
     @property
     def scale(self) -> Scale:
         return self.session.scale
-
-    @property
-    def dvc(self) -> Dvc | None:
-        """DVC, where it can be had."""
-        found = self.downloads.get(Dvc.name)
-        return found if isinstance(found, Dvc) else None
 
     @property
     def readers(self) -> dict[str, Mount]:
@@ -88,32 +88,20 @@ class Race:
         traffic = (self._quiet_counts() if until_quiet else self.proxy.counts()) - before
         return replace(result, requests=traffic.requests, sent=traffic.sent, fetched=traffic.fetched)
 
-    def run(self, rows: Mapping[str, Row], contestants: Mapping[str, Work]) -> None:
-        """Have all contestants do their work in turns, every other one backwards; add *rows*, by key, with figures.
-
-        A contestant that fails is not run again, nor one that took `slow_seconds`; what it did before counts.
-        """
-        scale = self.scale.race
-        spent = dict.fromkeys(contestants, 0.0)
-        left = list(contestants)
-        for turn in range(scale.rounds):
-            for name in list(left if turn % 2 == 0 else left[::-1]):
-                began = time.monotonic()
-                done: set[str] = set()
-                try:
-                    for key, taken in contestants[name]():
-                        rows[key].figures.setdefault(name, Figure()).runs.append(taken)
-                        done.add(key)
-                except (Failed, OSError) as error:
-                    tell(f"{name} fails: {error}")
-                    left.remove(name)
-                    self._note_failure(rows, done, name, str(error))
-                    continue
-                spent[name] += time.monotonic() - began
-                if spent[name] >= scale.slow_seconds and name != DVFS:
-                    left.remove(name)
+    def run(self, rows: Mapping[str, Row], contestants: Mapping[str, Turn]) -> None:
+        """Have all contestants do their work in turns; add *rows*, by key, with figures."""
+        in_turns(rows, contestants, rounds=self.scale.race.rounds, slow_seconds=self.scale.race.slow_seconds)
         for row in rows.values():
-            self._add(row)
+            self.rows.append(row)
+            tell(table.text_line(row))
+
+    def of_dvc(self, turn: Callable[[Dvc], Turn], *keys: str) -> Turn:
+        """Return the *turn* of DVC; where there is none, one that fails, for the rows *keys*."""
+        found = self.downloads[Dvc.name]
+        if isinstance(found, Dvc):
+            return turn(found)
+        assert isinstance(found, Absent)
+        return Turn(keys, found.work)
 
     def has_failed(self) -> bool:
         """Whether dvfs itself failed anywhere."""
@@ -133,16 +121,6 @@ class Race:
                 tell(f"{one.name} took {name} in {time.monotonic() - began:.1f} s")
         return failed
 
-    def _add(self, row: Row) -> None:
-        self.rows.append(row)
-        tell(table.text_line(row))
-
-    def _note_failure(self, rows: Mapping[str, Row], done: set[str], name: str, reason: str) -> None:
-        """A failure counts in each row of which the turn that failed brought no figure."""
-        for key, row in rows.items():
-            if key not in done and name in CONTESTANTS:
-                row.figures.setdefault(name, Figure()).failed = reason
-
     def _quiet_counts(self) -> Traffic:
         """Return the counts as soon as nothing went through for a second, or after half a minute of traffic."""
         deadline = time.monotonic() + 30 * _QUIET_SECONDS
@@ -152,6 +130,41 @@ class Race:
             if (now := self.proxy.counts()) != last:
                 last, since = now, time.monotonic()
         return last
+
+
+def in_turns(
+    rows: Mapping[str, Row],
+    contestants: Mapping[str, Turn],
+    *,
+    rounds: int,
+    slow_seconds: float,
+    now: Callable[[], float] = time.monotonic,
+) -> None:
+    """Have *contestants* do their work *rounds* times in turns, every other one backwards; put figures into *rows*.
+
+    A rival that took *slow_seconds* is not run again, nor anyone that failed: that is told in the rows of which the
+    turn that failed brought no figure.
+    """
+    spent = dict.fromkeys(contestants, 0.0)
+    left = list(contestants)
+    for number in range(rounds):
+        for name in list(left if number % 2 == 0 else left[::-1]):
+            turn = contestants[name]
+            undone = list(turn.keys)
+            began = now()
+            try:
+                for key, taken in turn.work():
+                    rows[key].figures.setdefault(name, Figure()).runs.append(taken)
+                    undone.remove(key)
+            except (Failed, OSError) as error:
+                tell(f"{name} fails: {error}")
+                left.remove(name)
+                for key in undone:
+                    rows[key].figures.setdefault(name, Figure()).failed = str(error)
+                continue
+            spent[name] += now() - began
+            if name != DVFS and spent[name] >= slow_seconds:
+                left.remove(name)
 
 
 @contextmanager
@@ -166,7 +179,6 @@ def started(session: Session) -> Iterator[tuple[Race, Rivals]]:
         folder.mkdir()
         # Mounts beside the trees: paths as long as theirs, so that walking them costs the same.
         dvfs = DvfsMount(Dvfs(programs, session.bucket, "race", folder / "dvfs", mounts=session.folder))
-        missing = dict(rivals.missing)
         mounts: dict[str, Mount] = {}
         for kind in (JuiceFs, Rclone, S3fs):
             try:
@@ -175,13 +187,16 @@ def started(session: Session) -> Iterator[tuple[Race, Rivals]]:
                 mounts[kind.name] = kind(program, programs, variables, session.bucket, *where)
             except (Failed, OSError) as error:
                 tell(f"{kind.name} does not run: {error}")
-                missing[kind.name] = str(error)
-        downloads: dict[str, Download] = {"boto3": boto3_objects(programs, session.bucket)}
+                mounts[kind.name] = Absent(kind.name, str(error))
+        downloads: dict[str, Download] = {
+            name: Absent(name, reason) for name, reason in rivals.missing.items() if name in DOWNLOADS
+        }
+        downloads["boto3"] = boto3_objects(programs, session.bucket)
         if "obstore" in rivals.programs:
             downloads["obstore"] = obstore_objects(rivals.program("obstore"), programs, session.bucket)
         if Dvc.name in rivals.programs:
             program = rivals.program(Dvc.name)
             downloads[Dvc.name] = Dvc(program, programs, variables, session.bucket, folder / Dvc.name)
-        yield Race(session, proxy, programs, folder, dvfs, Native(), mounts, downloads, missing), rivals
+        yield Race(session, proxy, programs, folder, dvfs, Native(), mounts, downloads), rivals
     finally:
         proxy.stop()

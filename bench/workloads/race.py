@@ -7,7 +7,9 @@ from itertools import count
 
 from bench.machine import remove_tree
 from bench.programs import Failed
+from bench.race.downloads import Dvc
 from bench.race.installing import Rivals
+from bench.race.mounts import Absent
 from bench.race.racing import Race, started
 from bench.race.rows import DVFS
 from bench.session import Session, tell
@@ -64,8 +66,7 @@ def _small_files(race: Race, tree: Tree, folders: int, numbers: count[int]) -> N
     linked = sample.linked_at(race.new_folder())
     race_versions.ingest(race, linked, numbers)
     _give(race, tree)
-    if race.dvc is not None:
-        race.put(linked, sample_name(tree), [race.dvc])
+    race.put(linked, sample_name(tree), [race.downloads[Dvc.name]])
     epochs = RaceEpochs(race, tree, sample)
     epochs.measure()
     if tree.name == "images":
@@ -79,7 +80,9 @@ def _small_files(race: Race, tree: Tree, folders: int, numbers: count[int]) -> N
 
 def _give(race: Race, tree: Tree) -> None:
     """Give *tree* to everyone once; rclone, s3fs, boto3 and obstore read the same single objects. Raises Failed."""
-    uploader = race.downloads.get("obstore", race.downloads["boto3"])
+    uploader = race.downloads["obstore"]
+    if isinstance(uploader, Absent):
+        uploader = race.downloads["boto3"]
     own = [one for name, one in race.readers.items() if name not in {"rclone", "s3fs"}]
     failed = race.put(tree, tree.name, [*own, uploader])
     if reason := failed.get(DVFS) or failed.get(uploader.name):

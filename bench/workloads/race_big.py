@@ -9,9 +9,9 @@ from statistics import median
 
 from bench.machine import remove_tree
 from bench.programs import Read, shown_bytes
-from bench.race.downloads import Download
+from bench.race.downloads import Download, Dvc
 from bench.race.mounts import OBJECTS, Mount, Place
-from bench.race.racing import Race, Work
+from bench.race.racing import Race, Turn
 from bench.race.rows import MOUNTS, NATIVE, Goal, Measure, Row, Taken
 from bench.trees import Tree
 
@@ -35,7 +35,7 @@ def sequential(race: Race, tree: Tree) -> None:
         rows = {cold: Row(cold, f"{title}, cold, {shown}", Measure.BYTES, goals=SEQUENTIAL_GOALS)}
         if not delay:
             rows[again] = Row(again, f"{title}, page cache", Measure.BYTES, goals=PAGE_CACHE_GOALS)
-        contestants: dict[str, Work] = {
+        contestants: dict[str, Turn] = {
             one.name: _of_mount(race, one, tree, truth, cold, delay)
             for one in race.readers.values()
             if one.name != NATIVE or not delay
@@ -43,7 +43,7 @@ def sequential(race: Race, tree: Tree) -> None:
         contestants |= {
             one.name: _of_download(race, one, tree, truth, cold, delay)
             for one in race.downloads.values()
-            if one is not race.dvc
+            if one.name != Dvc.name
         }
         race.run(rows, contestants)
 
@@ -56,7 +56,7 @@ def at_random(race: Race, tree: Tree) -> None:
     title = f"{tree.name}: {reads:,} random reads of 64 KiB in {shown_bytes(tree.bytes)}, cold (boto3: ranged GETs)"
     row = Row(key, title, Measure.READS, goals=RANDOM_GOALS, shows=(Measure.FETCHED, Measure.P99))
 
-    def of_mount(mount: Mount) -> Work:
+    def of_mount(mount: Mount) -> Turn:
         def work() -> Iterator[tuple[str, Taken]]:
             cache = race.new_folder()
             try:
@@ -66,7 +66,7 @@ def at_random(race: Race, tree: Tree) -> None:
             finally:
                 remove_tree(cache)
 
-        return work
+        return Turn((key,), work)
 
     def one(place: Place) -> Taken:
         read = race.programs.read_randomly(_file(place.directory, tree), reads=reads).check(truth)
@@ -82,11 +82,13 @@ def at_random(race: Race, tree: Tree) -> None:
     def of_boto3() -> Iterator[tuple[str, Taken]]:
         yield key, race.counted(ranged)
 
-    contestants: dict[str, Work] = {one.name: of_mount(one) for one in race.readers.values() if one.name != NATIVE}
-    race.run({key: row}, contestants | {"boto3": of_boto3})
+    contestants: dict[str, Turn] = {one.name: of_mount(one) for one in race.readers.values() if one.name != NATIVE}
+    race.run({key: row}, contestants | {"boto3": Turn((key,), of_boto3)})
 
 
-def _of_mount(race: Race, mount: Mount, tree: Tree, truth: Read, cold: str, delay: float) -> Work:
+def _of_mount(race: Race, mount: Mount, tree: Tree, truth: Read, cold: str, delay: float) -> Turn:
+    again = f"{tree.name}.page-cache"
+
     def read(place: Place, reads: int) -> Taken:
         done = [
             race.programs.read_sequentially(_file(place.directory, tree)).check(truth).seconds for _ in range(reads)
@@ -100,14 +102,14 @@ def _of_mount(race: Race, mount: Mount, tree: Tree, truth: Read, cold: str, dela
             with race.latency(delay), mount.mounted(tree.name, cache) as place:
                 yield cold, race.counted(lambda: read(place, 1))
                 if not delay:
-                    yield f"{tree.name}.page-cache", race.counted(lambda: read(place, _WARM_READS))
+                    yield again, race.counted(lambda: read(place, _WARM_READS))
         finally:
             remove_tree(cache)
 
-    return work
+    return Turn((cold,) if delay else (cold, again), work)
 
 
-def _of_download(race: Race, download: Download, tree: Tree, truth: Read, cold: str, delay: float) -> Work:
+def _of_download(race: Race, download: Download, tree: Tree, truth: Read, cold: str, delay: float) -> Turn:
     def one(target: Path) -> Taken:
         seconds = download.get(tree, tree.name, target)
         read = race.programs.read_sequentially(_file(target, tree)).check(truth)
@@ -123,7 +125,7 @@ def _of_download(race: Race, download: Download, tree: Tree, truth: Read, cold: 
         finally:
             remove_tree(target)
 
-    return work
+    return Turn((cold,), work)
 
 
 def _file(root: Path, tree: Tree) -> Path:

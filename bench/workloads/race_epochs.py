@@ -11,9 +11,9 @@ from pathlib import Path
 
 from bench.machine import remove_tree
 from bench.programs import Read
-from bench.race.downloads import Download
+from bench.race.downloads import Download, Dvc
 from bench.race.mounts import Mount, Place
-from bench.race.racing import Race, Work
+from bench.race.racing import Race, Turn
 from bench.race.rows import DOWNLOADS, DVFS, MOUNTS, NATIVE, Goal, Measure, Row, Taken
 from bench.trees import SEED, Tree
 
@@ -42,6 +42,7 @@ class RaceEpochs:
         self._tree = tree
         self._sample = sample
         self._order = 1
+        self._warm_keys = (f"{tree.name}.disk", f"{tree.name}.page-cache")
         read = race.programs.read_epoch
         self._truths = {
             one.list_file: read(one.root, one.list_file, threads=DISK_THREADS) for one in (self._tree, self._sample)
@@ -61,12 +62,12 @@ class RaceEpochs:
         goals = COLD_GOALS[name, bool(delay)]
         rows = {cold: Row(cold, f"{name}: cold epoch, 16 threads, {shown}{who}", Measure.FILES, goals=goals)}
         if not delay:
-            disk, page = f"{name}.disk", f"{name}.page-cache"
+            disk, page = self._warm_keys
             title = f"{name}: second epoch, disk cache, new mount, 4 threads{who}"
             rows[disk] = Row(disk, title, Measure.FILES, goals=DISK_GOALS)
             title = f"{name}: third epoch, page cache, 4 threads{who}"
             rows[page] = Row(page, title, Measure.FILES, goals=PAGE_CACHE_GOALS)
-        contestants: dict[str, Work] = {}
+        contestants: dict[str, Turn] = {}
         for mount in race.readers.values():
             if mount.name != NATIVE:
                 contestants[mount.name] = self._of_mount(mount, cold, delay)
@@ -75,7 +76,7 @@ class RaceEpochs:
         contestants |= {one.name: self._of_download(one, cold, delay) for one in race.downloads.values()}
         race.run(rows, contestants)
 
-    def _of_mount(self, mount: Mount, cold: str, delay: float) -> Work:
+    def _of_mount(self, mount: Mount, cold: str, delay: float) -> Turn:
         race, tree = self._race, self._tree if mount.name == DVFS else self._sample
 
         def work() -> Iterator[tuple[str, Taken]]:
@@ -89,23 +90,24 @@ class RaceEpochs:
             finally:
                 remove_tree(cache)
 
-        return work
+        return Turn((cold,) if delay else (cold, *self._warm_keys), work)
 
-    def _of_native(self, mount: Mount) -> Work:
-        return lambda: self._warm(mount, self._tree, self._race.folder)
+    def _of_native(self, mount: Mount) -> Turn:
+        return Turn(self._warm_keys, lambda: self._warm(mount, self._tree, self._race.folder))
 
     def _warm(self, mount: Mount, tree: Tree, cache: Path) -> Iterator[tuple[str, Taken]]:
         """Read from the filled *cache* after a new mount, and again on the same mount."""
         race = self._race
         race.forget()
         with mount.mounted(self._tree.name, cache) as place:
-            yield f"{tree.name}.disk", race.counted(lambda: self._read(place, tree, DISK_THREADS))
+            disk, page = self._warm_keys
+            yield disk, race.counted(lambda: self._read(place, tree, DISK_THREADS))
             again = race.counted(lambda: self._read(place, tree, DISK_THREADS, _WARM_EPOCHS))
-            yield f"{tree.name}.page-cache", again
+            yield page, again
 
-    def _of_download(self, download: Download, cold: str, delay: float) -> Work:
+    def _of_download(self, download: Download, cold: str, delay: float) -> Turn:
         race, sample = self._race, self._sample
-        name = self._tree.name if download is not race.dvc else sample_name(self._tree)
+        name = sample_name(self._tree) if isinstance(download, Dvc) else self._tree.name
 
         def work() -> Iterator[tuple[str, Taken]]:
             target = race.new_folder()
@@ -123,7 +125,7 @@ class RaceEpochs:
             finally:
                 remove_tree(target)
 
-        return work
+        return Turn((cold,), work)
 
     def sparse(self) -> None:
         """Add the rows of one file in a hundred, read at random, with each kind of prefetch of dvfs."""
@@ -136,7 +138,7 @@ class RaceEpochs:
             contestants = {one.name: self._sparse_work(one, key) for one in (mount, *race.mounts.values())}
             race.run({key: row}, contestants)
 
-    def _sparse_work(self, mount: Mount, key: str) -> Work:
+    def _sparse_work(self, mount: Mount, key: str) -> Turn:
         race, tree = self._race, self._tree
         chosen = sorted(random.Random(SEED).sample(tree.files, max(1, len(tree.files) // SPARSE_PART)))
         few = tree.of_files(chosen, "sparse")
@@ -151,7 +153,7 @@ class RaceEpochs:
             finally:
                 remove_tree(cache)
 
-        return work
+        return Turn((key,), work)
 
     def _read_few(self, place: Place, few: Tree, truth: Read) -> Taken:
         read = self._race.programs.read_epoch(place.directory, few.list_file, threads=DISK_THREADS)

@@ -16,7 +16,7 @@ from bench.machine import remove_tree
 from bench.programs import shown_bytes
 from bench.race.downloads import Download, Dvc
 from bench.race.mounts import Mount
-from bench.race.racing import Race, Work
+from bench.race.racing import Race, Turn
 from bench.race.rows import DOWNLOADS, DVFS, MOUNTS, NATIVE, Goal, Measure, Row, Taken
 from bench.scale import MIB
 from bench.trees import SEED, Tree
@@ -35,15 +35,15 @@ def ingest(race: Race, tree: Tree, numbers: Iterator[int]) -> None:
     title = f"{tree.name}: ingest of {len(tree.files):,} files, {shown_bytes(tree.bytes)}"
     row = Row(key, title, Measure.FILES, goals=INGEST_GOALS, shows=(Measure.SECONDS,))
 
-    def work_of(put: Callable[[str], float]) -> Work:
+    def turn_of(put: Callable[[str], float]) -> Turn:
         def work() -> Iterator[tuple[str, Taken]]:
             name = f"{tree.name}-ingest-{next(numbers)}"
             os.sync()
             yield key, race.counted(lambda: Taken(put(name), len(tree.files), tree.bytes))
 
-        return work
+        return Turn((key,), work)
 
-    def of_dvc(dvc: Dvc) -> Work:
+    def of_dvc(dvc: Dvc) -> Turn:
         def work() -> Iterator[tuple[str, Taken]]:
             repository = dvc.prepare(tree, f"{tree.name}-ingest-{next(numbers)}")
             try:
@@ -51,12 +51,11 @@ def ingest(race: Race, tree: Tree, numbers: Iterator[int]) -> None:
             finally:
                 remove_tree(repository)
 
-        return work
+        return Turn((key,), work)
 
     takers: list[Mount | Download] = [race.dvfs, *race.mounts.values(), *race.downloads.values()]
-    contestants = {one.name: work_of(partial(one.put, tree)) for one in takers}
-    if race.dvc is not None:
-        contestants[race.dvc.name] = of_dvc(race.dvc)
+    contestants = {one.name: turn_of(partial(one.put, tree)) for one in takers}
+    contestants[Dvc.name] = race.of_dvc(of_dvc, key)
     race.run({key: row}, contestants)
 
 
@@ -90,11 +89,11 @@ def publish(race: Race, tree: Tree) -> None:
             change(directory)
             yield "publish.mount", race.counted(lambda: Taken(race.dvfs.dvfs.commit(directory), len(names)))
 
-    def of_python(key: str) -> Work:
+    def of_python(key: str) -> Turn:
         def work() -> Iterator[tuple[str, Taken]]:
             yield key, Taken(race.programs.seconds_of([sys.executable, "-c", "pass"]))
 
-        return work
+        return Turn((key,), work)
 
     shown = f"{len(names)} changed files of {len(tree.files):,} published"
     folder_row = Row(
@@ -103,11 +102,14 @@ def publish(race: Race, tree: Tree) -> None:
     mount_row = Row(
         "publish.mount", f"{shown}, from a mount (ext4: `python -c pass`)", Measure.SECONDS, goals=PUBLISH_GOALS
     )
-    contestants: dict[str, Work] = {DVFS: of_folder, NATIVE: of_python("publish.folder")}
-    if race.dvc is not None:
-        contestants[race.dvc.name] = _of_dvc(race, race.dvc, tree, change)
+    contestants = {
+        DVFS: Turn(("publish.folder",), of_folder),
+        NATIVE: of_python("publish.folder"),
+        Dvc.name: race.of_dvc(lambda dvc: _dvc_of_files(race, dvc, tree, change), "publish.folder"),
+    }
     race.run({"publish.folder": folder_row}, contestants)
-    race.run({"publish.mount": mount_row}, {DVFS: of_mount, NATIVE: of_python("publish.mount")})
+    contestants = {DVFS: Turn(("publish.mount",), of_mount), NATIVE: of_python("publish.mount")}
+    race.run({"publish.mount": mount_row}, contestants)
     remove_tree(folder)
 
 
@@ -126,11 +128,11 @@ def change_inside(race: Race, tree: Tree) -> None:
         place = rng.randrange(tree.bytes - CHANGED_BYTES)
         return race.programs.patch(root / name, place, CHANGED_BYTES).seconds
 
-    folders: dict[str, Work] = {DVFS: _sync_of_change(race, tree, patch)}
-    if (rclone := race.mounts.get("rclone")) is not None:
-        folders[rclone.name] = _copy_of_change(race, rclone, tree, patch)
-    if race.dvc is not None:
-        folders[race.dvc.name] = _dvc_of_change(race, race.dvc, tree, patch)
+    folders = {
+        DVFS: _sync_of_change(race, tree, patch),
+        "rclone": _copy_of_change(race, race.mounts["rclone"], tree, patch),
+        Dvc.name: race.of_dvc(lambda dvc: _dvc_of_change(race, dvc, tree, patch), "change.folder"),
+    }
     race.run({"change.folder": folder_row}, folders)
 
     def committed() -> Iterator[tuple[str, Taken]]:
@@ -138,7 +140,7 @@ def change_inside(race: Race, tree: Tree) -> None:
             patch(directory)
             yield "change.mount", race.counted(lambda: Taken(race.dvfs.dvfs.commit(directory), 1, CHANGED_BYTES))
 
-    mounted: dict[str, Work] = {DVFS: committed}
+    mounted = {DVFS: Turn(("change.mount",), committed)}
     # Not rclone: it uploads files of a mount some seconds after they are closed, which unmounting does not wait for.
     for mount in (one for one in race.mounts.values() if one.name != "rclone"):
         mounted[mount.name] = _edit_of_change(race, mount, tree, patch)
@@ -158,7 +160,7 @@ def _editable(race: Race, dataset: str) -> Iterator[Path]:
         remove_tree(cache)
 
 
-def _sync_of_change(race: Race, tree: Tree, patch: Callable[[Path], float]) -> Work:
+def _sync_of_change(race: Race, tree: Tree, patch: Callable[[Path], float]) -> Turn:
     folder = race.new_folder()
     shutil.copytree(tree.root, folder)
     parents = [race.dvfs.datasets[tree.name]]
@@ -172,10 +174,10 @@ def _sync_of_change(race: Race, tree: Tree, patch: Callable[[Path], float]) -> W
         patch(folder)
         yield "change.folder", race.counted(synced)
 
-    return work
+    return Turn(("change.folder",), work)
 
 
-def _copy_of_change(race: Race, rclone: Mount, tree: Tree, patch: Callable[[Path], float]) -> Work:
+def _copy_of_change(race: Race, rclone: Mount, tree: Tree, patch: Callable[[Path], float]) -> Turn:
     """What rclone does: it copies a file that is another one now."""
     folder = race.new_folder()
     shutil.copytree(tree.root, folder)
@@ -185,10 +187,10 @@ def _copy_of_change(race: Race, rclone: Mount, tree: Tree, patch: Callable[[Path
         patch(folder)
         yield "change.folder", race.counted(lambda: Taken(rclone.put(changed, f"{tree.name}-copied"), 1, CHANGED_BYTES))
 
-    return work
+    return Turn(("change.folder",), work)
 
 
-def _dvc_of_change(race: Race, dvc: Dvc, tree: Tree, patch: Callable[[Path], float]) -> Work:
+def _dvc_of_change(race: Race, dvc: Dvc, tree: Tree, patch: Callable[[Path], float]) -> Turn:
     made: list[Path] = []
 
     def work() -> Iterator[tuple[str, Taken]]:
@@ -199,10 +201,10 @@ def _dvc_of_change(race: Race, dvc: Dvc, tree: Tree, patch: Callable[[Path], flo
         patch(made[0] / "data")
         yield "change.folder", race.counted(lambda: Taken(dvc.publish(made[0]), 1, CHANGED_BYTES))
 
-    return work
+    return Turn(("change.folder",), work)
 
 
-def _edit_of_change(race: Race, mount: Mount, tree: Tree, patch: Callable[[Path], float]) -> Work:
+def _edit_of_change(race: Race, mount: Mount, tree: Tree, patch: Callable[[Path], float]) -> Turn:
     """Write into the file of a rival's mount, until that is in the bucket: when it is unmounted."""
     name = f"{tree.name}-of-{mount.name}"
     made: list[float] = []
@@ -222,10 +224,10 @@ def _edit_of_change(race: Race, mount: Mount, tree: Tree, patch: Callable[[Path]
             made.append(mount.put(tree, name))
         yield "change.mount", race.counted(once)
 
-    return work
+    return Turn(("change.mount",), work)
 
 
-def _of_dvc(race: Race, dvc: Dvc, tree: Tree, change: Callable[[Path], None]) -> Work:
+def _dvc_of_files(race: Race, dvc: Dvc, tree: Tree, change: Callable[[Path], None]) -> Turn:
     made: list[Path] = []
 
     def work() -> Iterator[tuple[str, Taken]]:
@@ -235,4 +237,4 @@ def _of_dvc(race: Race, dvc: Dvc, tree: Tree, change: Callable[[Path], None]) ->
         change(made[0] / "data")
         yield "publish.folder", race.counted(lambda: Taken(dvc.publish(made[0]), CHANGED_FILES))
 
-    return work
+    return Turn(("publish.folder",), work)

@@ -7,7 +7,7 @@ from statistics import median
 
 from bench.machine import remove_tree
 from bench.race.mounts import Mount, Place
-from bench.race.racing import Race, Work
+from bench.race.racing import Race, Turn
 from bench.race.rows import MOUNTS, NATIVE, Goal, Measure, Row, Taken
 from bench.session import expect
 from bench.trees import Tree
@@ -21,7 +21,7 @@ _WARM_WALKS = 5
 def measure(race: Race, tree: Tree) -> None:
     """Add the rows of *tree*, which everyone has under its name; a figure is entries a second."""
     for name, command in WALKS.items():
-        cold, warm = f"{tree.name}.{command[0]}.cold", f"{tree.name}.{command[0]}.warm"
+        cold, warm = _keys(tree, command)
         shown = f"{tree.name}: {name}, {tree.entries:,} entries"
         rows = {
             cold: Row(cold, f"{shown}, cold", Measure.FILES, goals=COLD_GOALS),
@@ -33,7 +33,9 @@ def measure(race: Race, tree: Tree) -> None:
         race.run(rows, {one.name: _work(race, one, tree, command, lines) for one in race.readers.values()})
 
 
-def _work(race: Race, mount: Mount, tree: Tree, command: tuple[str, ...], lines: int) -> Work:
+def _work(race: Race, mount: Mount, tree: Tree, command: tuple[str, ...], lines: int) -> Turn:
+    cold, warm = _keys(tree, command)
+
     def walk(place: Place, walks: int) -> Taken:
         seconds = [race.programs.seconds_of([*command, place.directory]) for _ in range(walks)]
         return Taken(median(seconds), tree.entries, notes={"mount_seconds": place.seconds})
@@ -43,12 +45,16 @@ def _work(race: Race, mount: Mount, tree: Tree, command: tuple[str, ...], lines:
         try:
             race.forget()
             with mount.mounted(tree.name, cache) as place:
-                yield f"{tree.name}.{command[0]}.cold", race.counted(lambda: walk(place, 1))
+                yield cold, race.counted(lambda: walk(place, 1))
                 again = race.counted(lambda: walk(place, _WARM_WALKS))
                 found = race.programs.lines_of([*command, place.directory])
                 expect(f"lines of {command[0]} in the mount of {mount.name}", found, lines)
-                yield f"{tree.name}.{command[0]}.warm", again
+                yield warm, again
         finally:
             remove_tree(cache)
 
-    return work
+    return Turn((cold, warm), work)
+
+
+def _keys(tree: Tree, command: tuple[str, ...]) -> tuple[str, str]:
+    return f"{tree.name}.{command[0]}.cold", f"{tree.name}.{command[0]}.warm"
