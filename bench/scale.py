@@ -28,7 +28,7 @@ class Edits:
 class Race:
     """How much the race is: *rounds* of each row, and in how many folders the files lie that slow rivals read.
 
-    A contestant that took *slow_seconds* of a row is not run again in it. A program that takes *most_seconds* has
+    A rival of which a turn took *slow_seconds* is not run again in it. A program that takes *most_seconds* has
     failed. *lines_bytes* is the size of the big file of text, *delay_seconds* what the proxy adds to a request.
     """
 

@@ -142,10 +142,9 @@ def in_turns(
 ) -> None:
     """Have *contestants* do their work *rounds* times in turns, every other one backwards; put figures into *rows*.
 
-    A rival that took *slow_seconds* is not run again, nor anyone that failed: that is told in the rows of which the
-    turn that failed brought no figure.
+    A rival of which a turn took *slow_seconds* is not run again, nor anyone that failed: that is told in the rows of
+    which the turn that failed brought no figure.
     """
-    spent = dict.fromkeys(contestants, 0.0)
     left = list(contestants)
     for number in range(rounds):
         for name in list(left if number % 2 == 0 else left[::-1]):
@@ -162,8 +161,7 @@ def in_turns(
                 for key in undone:
                     rows[key].figures.setdefault(name, Figure()).failed = str(error)
                 continue
-            spent[name] += now() - began
-            if name != DVFS and spent[name] >= slow_seconds:
+            if name != DVFS and now() - began >= slow_seconds:
                 left.remove(name)
 
 

@@ -62,9 +62,9 @@ def test_every_other_turn_goes_backwards() -> None:
 
 def test_a_slow_rival_does_not_run_again_but_dvfs_does() -> None:
     log, into = Log(), rows("one")
-    contestants = {name: log.turn(name, "one", takes=takes) for name, takes in ((DVFS, 30), ("slow", 10), ("half", 5))}
+    contestants = {name: log.turn(name, "one", takes=takes) for name, takes in ((DVFS, 30), ("slow", 10), ("fast", 9))}
     in_turns(into, contestants, rounds=4, slow_seconds=10, now=log.now)
-    assert {name: log.ran.count(name) for name in contestants} == {DVFS: 4, "slow": 1, "half": 2}
+    assert {name: log.ran.count(name) for name in contestants} == {DVFS: 4, "slow": 1, "fast": 4}
     assert into["one"].figures["slow"].failed is None
 
 
@@ -139,7 +139,7 @@ def test_a_daemon_is_unmounted_and_ended_after_an_error_too(tmp_path: Path) -> N
     mounts.mkdir()
     (below / "file").write_text("text")
     for kill in (False, True):
-        pids = []
+        pids: list[int] = []
 
         def work(kill: bool = kill, pids: list[int] = pids) -> None:
             with mounted_by(mounts, program, below) as place:
