@@ -102,7 +102,7 @@ SCALES = {
             1.0,
             6 * GIB,
             Edits(2_000, 500, 100, 128 * MIB, 16 * MIB, 3),
-            Race(3, 5, 3, 256 * MIB, slow_seconds=15.0),
+            Race(3, 3, 2, 256 * MIB, slow_seconds=15.0),
         ),
         Scale(
             "full",
@@ -118,7 +118,7 @@ SCALES = {
             2.0,
             40 * GIB,
             Edits(20_000, 2_000, 100, 1 * GIB, 256 * MIB, 3),
-            Race(3, 20, 25, 1 * GIB),
+            Race(3, 10, 10, 1 * GIB),
         ),
     )
 }

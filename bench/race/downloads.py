@@ -101,10 +101,10 @@ class Dvc:
         repository = self._folder / name
         repository.mkdir()
         self._run(repository, "init", "--no-scm")
-        self._run(repository, "remote", "add", "-d", "race", f"s3://{self._bucket}/dvc-{name}")
-        self._run(repository, "remote", "modify", "race", "endpointurl", self._endpoint)
-        self._run(repository, "config", "cache.type", "hardlink")
-        self._run(repository, "config", "core.check_update", "false")
+        (repository / ".dvc" / "config").write_text(
+            "[core]\n    no_scm = True\n    remote = race\n    check_update = false\n[cache]\n    type = hardlink\n"
+            f"['remote \"race\"']\n    url = s3://{self._bucket}/dvc-{name}\n    endpointurl = {self._endpoint}\n"
+        )
         shutil.copytree(tree.root, repository / "data")
         os.sync()
         return repository
