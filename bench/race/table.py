@@ -173,7 +173,7 @@ def _shown(measure: Measure, value: float | None) -> str:
         case Measure.SECONDS:
             return f"{value:.2f} s"
         case Measure.P99:
-            return f"p99 {value * 1000:.2g} ms"
+            return f"p99 {value * 1000:.1f} ms" if value else ""
         case Measure.FETCHED | Measure.SENT:
             return f"{shown_bytes(value)} {measure}"
         case Measure.SHARE:

@@ -86,8 +86,8 @@ def test_cells_say_how_often_one_ran_where_others_ran_more() -> None:
         {DVFS: figure(1000, 1000, 2000, fetched=2_000_000, p99_seconds=0.0152), "s3fs": figure(29)},
         shows=(Measure.FETCHED, Measure.P99),
     )
-    assert cell(one, DVFS) == "1,000/s, 2 MB fetched, p99 15 ms"
-    assert cell(one, "s3fs") == "29/s, 0 B fetched, p99 0 ms, 1 run"
+    assert cell(one, DVFS) == "1,000/s, 2 MB fetched, p99 15.2 ms"
+    assert cell(one, "s3fs") == "29/s, 0 B fetched, 1 run"
     assert cell(one, "rclone") == ""
 
 
