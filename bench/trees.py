@@ -152,14 +152,23 @@ def _again(text: bytes) -> Iterator[bytes]:
 
 
 def _documents() -> Iterator[bytes]:
+    """Yield 1 MiB of JSON lines after the other, the first line of each is noise.
+
+    SeaweedFS compresses a chunk that begins like text, or whose first bytes can be compressed: then each ranged read
+    costs tens of milliseconds, which no other store takes. Chunks and parts begin at multiples of 1 MiB.
+    """
     rng = random.Random(SEED + 2)
     text = _text(rng, 8 * MIB).replace(b"\n", b" ")
     number = 0
     while True:
-        lines = []
-        for _ in range(4096):
-            place, length = rng.randrange(len(text) - 4 * KIB), rng.randrange(1 * KIB, 4 * KIB)
-            lines.append(b'{"id": %d, "text": "%s"}\n' % (number, text[place : place + length]))
+        lines = [b"\0" + rng.randbytes(254).replace(b"\n", b"\0") + b"\n"]
+        left = 1 * MIB - len(lines[0])
+        while left:
+            head = b'{"id": %d, "text": "' % number
+            length = rng.randrange(1 * KIB, 4 * KIB) if left > 6 * KIB else left - len(head) - 3
+            place = rng.randrange(len(text) - 6 * KIB)
+            lines.append(head + text[place : place + length] + b'"}\n')
+            left -= len(lines[-1])
             number += 1
         yield b"".join(lines)
 
