@@ -22,14 +22,14 @@ from bench.scale import SCALES, Scale
 from bench.session import Session, started, tell
 from bench.timing import Row
 from bench.trees import Tree, make_big, make_images, make_texts
-from bench.workloads import big_file, editing, first_byte, ingest, race, start, walks
+from bench.workloads import big_file, editing, first_byte, ingest, race, start, versions, walks
 from bench.workloads.epochs import Epochs
 from bench.workloads.single_objects import SingleObjects
 
 OUT = machine.ROOT / "bench" / "out"
 DOCS = machine.ROOT / "docs" / "BENCHMARKS.md"
 RACE_DOCS = machine.ROOT / "docs" / "RACE.md"
-GROUPS = ("help", "images", "texts", "big", "edits")
+GROUPS = ("help", "images", "texts", "big", "edits", "versions")
 RACES = {"race": race.PARTS} | {f"race-{part}": (part,) for part in race.PARTS}
 """Groups that are run alone, and only when asked for: they install the rivals."""
 COLD_GOALS = {"images": 2.0, "texts": 5.0}
@@ -46,6 +46,7 @@ def run(scale: Scale, groups: Sequence[str], folder: Path) -> tuple[list[Row], l
         "texts": lambda session: _trees(session, make_texts(folder, scale.text_files, scale.text_folders)),
         "big": lambda session: _big(session, make_big(folder, scale.big_bytes)),
         "edits": editing.measure,
+        "versions": versions.measure,
     }
     failed = []
     with started(scale, folder, lambda row: tell(report.text_line(row))) as session:

@@ -54,16 +54,26 @@ class Dvfs:
     def create(self, tree: Tree) -> tuple[str, dict[str, float]]:
         """Make a version of *tree* with create, add and close; return its id and the seconds of each command."""
         name = f"{tree.name}-{next(self._numbers)}"
-        created = self._run("create", "--project", "bench", "--name", name, "-q")
+        created = self.run("create", "--project", "bench", "--name", name, "-q")
         dataset = created.output.strip()
-        added = self._run("add", "--id", dataset, "--files", str(tree.root))
-        closed = self._run("close", "--id", dataset)
+        added = self.run("add", "--id", dataset, "--files", str(tree.root))
+        closed = self.run("close", "--id", dataset)
         return dataset, {"create": created.seconds, "add": added.seconds, "close": closed.seconds}
 
     def sync(self, folder: Path, parent: str) -> tuple[str, float]:
         """Make what differs in *folder* from version *parent* a new version; return its id and the seconds."""
-        ran = self._run("sync", "--json", "--folder", str(folder), "--parents", parent)
-        return json.loads(ran.output)["id"], ran.seconds
+        ran = self.run("sync", "--json", "--folder", str(folder), "--parents", parent)
+        made: str | None = json.loads(ran.output)["id"]
+        if made is None:
+            raise Failed(f"nothing in {folder} differs from {parent}")
+        return made, ran.seconds
+
+    def sync_unchanged(self, folder: Path, parent: str) -> float:
+        """Find that nothing in *folder* differs from version *parent*; return the seconds. Raises Failed."""
+        ran = self.run("sync", "--json", "--folder", str(folder), "--parents", parent)
+        if json.loads(ran.output)["id"] is not None:
+            raise Failed(f"{folder} differs from {parent}")
+        return ran.seconds
 
     def new_cache(self) -> Path:
         """Return a folder for a cache that is not there yet."""
@@ -77,14 +87,14 @@ class Dvfs:
         directory = self._mounts / f"mount-{next(self._numbers)}"
         try:
             editing = () if overlay is None else ("--rw", "--overlay", overlay)
-            ran = self._run("mount", "--json", *editing, *options, dataset, str(directory), cache=cache)
+            ran = self.run("mount", "--json", *editing, *options, dataset, str(directory), cache=cache)
             yield Mounted(directory, ran.seconds, json.loads(ran.output)["pid"])
         finally:
             self._unmount(directory)
 
     def commit(self, directory: Path) -> float:
         """Make the edits of the mount at *directory* a version; return the seconds."""
-        return self._run("commit", "-q", "-m", "edited", str(directory)).seconds
+        return self.run("commit", "-q", "-m", "edited", str(directory)).seconds
 
     def remove_overlay(self, name: str) -> None:
         """Remove the overlay *name*, which is not mounted, with the edits in it."""
@@ -94,15 +104,20 @@ class Dvfs:
         """Return how long `dvfs --help` takes."""
         return self._programs.seconds_of([*DVFS, "--help"])
 
-    def _run(self, *words: str, cache: Path | None = None) -> Ran:
+    def run(self, *words: str, cache: Path | None = None) -> Ran:
+        """Run `dvfs` with *words*. Raises Failed."""
         variables = self._variables if cache is None else self._variables | {"DVFS_CACHE_DIR": str(cache)}
         return self._programs.run([*DVFS, *words], variables)
+
+    def python(self, module: str, *words: str) -> Ran:
+        """Run *module* with the settings of these commands. Raises Failed."""
+        return self._programs.run([sys.executable, "-m", module, *words], self._variables)
 
     def _unmount(self, directory: Path) -> None:
         if not directory.is_mount():
             return
         try:
-            self._run("umount", str(directory))
+            self.run("umount", str(directory))
         except Failed:
             # The benchmark leaves no mount behind, whatever dvfs says.
             subprocess.run(["fusermount3", "-u", "-z", str(directory)], check=False)

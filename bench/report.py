@@ -147,4 +147,6 @@ def _goal(goal: Goal | None) -> str:
         return ""
     if goal.against is Against.CLOCK:
         return f"≥ {shown_bytes(goal.at_least)}/s"
+    if goal.against is Against.SECONDS:
+        return f"≤ {goal.at_least:g} s"
     return f"{goal.against}/dvfs ≥ {goal.at_least:g}"

@@ -42,6 +42,15 @@ class Race:
 
 
 @dataclass(frozen=True, slots=True)
+class Versions:
+    """How many *versions* a store has; and of how many *files* in *folders* a version is."""
+
+    versions: int
+    files: int
+    folders: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """The sizes of one run.
 
@@ -66,6 +75,7 @@ class Scale:
     disk_bytes: int
     edits: Edits
     race: Race
+    versions: Versions
     threads: tuple[int, ...] = (1, 4, 16)
 
 
@@ -87,6 +97,7 @@ SCALES = {
             1 * GIB,
             Edits(200, 50, 10, 8 * MIB, 1 * MIB, 1),
             Race(1, 2, 2, 16 * MIB),
+            Versions(50, 1_000, 10),
         ),
         Scale(
             "small",
@@ -103,6 +114,7 @@ SCALES = {
             6 * GIB,
             Edits(2_000, 500, 100, 128 * MIB, 16 * MIB, 3),
             Race(3, 3, 2, 256 * MIB, slow_seconds=15.0),
+            Versions(500, 20_000, 100),
         ),
         Scale(
             "full",
@@ -119,6 +131,7 @@ SCALES = {
             40 * GIB,
             Edits(20_000, 2_000, 100, 1 * GIB, 256 * MIB, 3),
             Race(3, 10, 10, 1 * GIB),
+            Versions(10_000, 1_000_000, 1_000),
         ),
     )
 }

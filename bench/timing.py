@@ -19,11 +19,15 @@ class Against(StrEnum):
     OVERLAYFS = "fuse-overlayfs"
     PASSTHROUGH = "passthrough"
     CLOCK = "clock"
+    SECONDS = "seconds"
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """dvfs is *at_least* so many times as fast as the reference; against the clock: so many bytes a second."""
+    """dvfs is *at_least* so many times as fast as the reference.
+
+    Against the clock: so many bytes a second. Against seconds: it takes no more than so many.
+    """
 
     against: Against
     at_least: float
@@ -77,6 +81,8 @@ class Row:
             return None
         if self.goal.against is Against.CLOCK:
             return self.bytes / self.seconds >= self.goal.at_least
+        if self.goal.against is Against.SECONDS:
+            return self.seconds <= self.goal.at_least
         ratio = self.times_as_fast(self.goal.against)
         return None if ratio is None else ratio >= self.goal.at_least
 
