@@ -51,7 +51,7 @@ EXPORT unsigned dvfs_zeroopen_answered = 0;
 #define ANSWERED_AT_ONCE 64
 #define NEXT_QUESTION_NS (200 * 1000)
 
-#define DVFS_DROPS (1ULL << 62)
+#define DVFS_DROPS (1ULL << 63)
 
 static struct fuse_lowlevel_ops original;
 static int drops;

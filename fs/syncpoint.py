@@ -33,6 +33,11 @@ def sync_node(uid: int, gid: int) -> Node:
     return Node(SYNC_INODE, 1, stat.S_IFREG | 0o600, uid, gid, mmap.PAGESIZE, now, now, now, 1)
 
 
+def sync_bytes(start: int, length: int) -> bytes:
+    """Return what a sync point has: zeros, as many as its size says. Where less comes, a kernel may cut it off."""
+    return bytes(max(0, min(length, mmap.PAGESIZE - start)))
+
+
 def sync(directory: Path) -> None:
     """Wait until the mount at *directory* has all that was written. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)

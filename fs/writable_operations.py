@@ -23,7 +23,7 @@ from dvfs.fs.overlay.overlay import Listed, Owner
 from dvfs.fs.overlay.schema import Node
 from dvfs.fs.overlay.writing import write_all
 from dvfs.fs.source import Source
-from dvfs.fs.syncpoint import SYNC_INODE, is_sync_name, sync_node
+from dvfs.fs.syncpoint import SYNC_INODE, is_sync_name, sync_bytes, sync_node
 from dvfs.fs.view import Identity
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.key import NAME_MAX
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 _MOST_LOADS = 1000
 """A question that needs more pages than this, one after another, is given up."""
 _LISTED_AT_ONCE = 512
-_DROPS = 1 << 62
+_DROPS = 1 << 63
 """Set by the shim in the handle of a request by which set-user-id bits are dropped."""
 
 
@@ -220,7 +220,7 @@ class WritableOperations(VersionOperations):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         if fh == SYNC_INODE:
-            return b""
+            return sync_bytes(off, size)
         if self._writing.is_of_version(fh):
             return await self._read_version(fh, off, size)
         if size > len(self._buffer):
