@@ -24,6 +24,7 @@ from dvfs.fs.control import serve_control
 from dvfs.fs.mountinfo import mounted_at
 from dvfs.fs.mountpoint import prepare
 from dvfs.fs.options import MountOptions
+from dvfs.fs.own_ranges import OwnRanges
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
 from dvfs.fs.source import Committed, OpenedVersion
@@ -84,9 +85,10 @@ async def _serve(
     words = fuse_options(options, opened)
     identity = identity_of(opened)
     root_rank = root_rank_of(source.tree, options.subdir)
-    waiting = blocking_view(source, identity, root_rank)
-    nowait = nowait_view(source, identity, root_rank)
-    fetches_ahead = options.prefetch != Prefetch.NONE and options.read_ahead_bytes >= STREAM_BYTES
+    own_ranges = OwnRanges(source.fetcher.cached) if options.prefetch == Prefetch.NONE else None
+    waiting = blocking_view(source, identity, root_rank, own_ranges)
+    nowait = nowait_view(source, identity, root_rank, own_ranges)
+    fetches_ahead = own_ranges is None and options.read_ahead_bytes >= STREAM_BYTES
     blocks = source.fetcher
     stretches = Stretches(source.pages.load_blocks, read_block(blocks, ahead=fetches_ahead), blocks.foresee)
     prefetcher = Prefetcher(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from dvfs.fs.errno import Refused
+from dvfs.fs.own_ranges import OwnRanges
 from dvfs.fs.source import OpenedVersion, Source
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog import blocktree
@@ -95,6 +96,7 @@ class View:
 
     *read* returns bytes of a block: block, start, length. *load_blocks* brings pages of the lists of blocks of large
     files. All methods raise as these and as the loader of *tree*; `Refused` where the answer is an errno.
+    *own_ranges* says how small files are fetched, None: with the whole block.
     """
 
     def __init__(
@@ -104,12 +106,14 @@ class View:
         read: Callable[[BlockRef, int, int], bytes],
         identity: Identity,
         root_rank: int,
+        own_ranges: OwnRanges | None = None,
     ) -> None:
         self.tree = tree
         self._load_blocks = load_blocks
         self._read = read
         self._identity = identity
         self._root_rank = root_rank
+        self._own_ranges = own_ranges
         self._directories: dict[int, bytes] = {}
         self._listings: dict[int, tuple[int, int]] = {}
         self._files: dict[int, File] = {}
@@ -223,7 +227,10 @@ class View:
         mode = leaf.modes[index]
         if not stat.S_ISREG(mode):
             raise Refused(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL)
-        return _remember(self._files, inode, File(rank, leaf.sizes[index], leaf.content_at(index)))
+        size, content = leaf.sizes[index], leaf.content_at(index)
+        if self._own_ranges is not None:
+            content = self._own_ranges.content(content, leaf.digest_at(index), size)
+        return _remember(self._files, inode, File(rank, size, content))
 
     def read(self, inode: int, start: int, length: int) -> bytes:
         """Return *length* bytes of file *inode* from byte *start* on; less where it ends.
@@ -300,16 +307,17 @@ def root_rank_of(tree: Tree, subdir: bytes) -> int:
     return found[0]
 
 
-def blocking_view(source: Source, identity: Identity, root_rank: int = 0) -> View:
+def blocking_view(source: Source, identity: Identity, root_rank: int = 0, own_ranges: OwnRanges | None = None) -> View:
     """Return the view of *source* that waits for the store where it must."""
-    return View(source.tree, source.pages.load_blocks, source.fetcher.read, identity, root_rank)
+    return View(source.tree, source.pages.load_blocks, source.fetcher.read, identity, root_rank, own_ranges)
 
 
 class NowaitView(View):
     """A view for an event loop: it raises NotCached where it would have to wait, and reads into a buffer."""
 
-    def __init__(self, source: Source, identity: Identity, root_rank: int) -> None:
-        super().__init__(source.tree_nowait, source.pages.load_blocks_nowait, source.fetcher.read, identity, root_rank)
+    def __init__(self, source: Source, identity: Identity, root_rank: int, own_ranges: OwnRanges | None = None) -> None:
+        load = source.pages.load_blocks_nowait
+        super().__init__(source.tree_nowait, load, source.fetcher.read, identity, root_rank, own_ranges)
         self._readinto = source.fetcher.readinto_nowait
 
     def readinto(self, inode: int, start: int, buffer: memoryview) -> int:
@@ -328,6 +336,8 @@ class NowaitView(View):
         return done
 
 
-def nowait_view(source: Source, identity: Identity, root_rank: int = 0) -> NowaitView:
+def nowait_view(
+    source: Source, identity: Identity, root_rank: int = 0, own_ranges: OwnRanges | None = None
+) -> NowaitView:
     """Return the view of *source* for an event loop."""
-    return NowaitView(source, identity, root_rank)
+    return NowaitView(source, identity, root_rank, own_ranges)
