@@ -114,10 +114,11 @@ class GcsBackend:
         with self._errors("cannot read", key):
             params = {"alt": "media", **self._payer}
             with self._request("GET", self._object(key), params, headers=headers, stream=True) as answer:
-                if answer.status_code == 416:
-                    return Blob(b"", self.head(key).etag)
-                self._check(answer, "cannot read", key)
-                data: bytes = answer.raw.read(decode_content=False)
+                if answer.status_code != 416:
+                    self._check(answer, "cannot read", key)
+                    data: bytes = answer.raw.read(decode_content=False)
+            if answer.status_code == 416:
+                return Blob(b"", self.head(key).etag)
             self._check_body(answer, data, key, start, length)
             if "Range" in headers and answer.status_code == 200:  # the server sent all
                 data = data[start : None if length is None else start + length]
@@ -315,8 +316,11 @@ def make_client(options: GcsOptions) -> Client:
 
 
 def _read_refusal(answer: Response, **_: Any) -> None:
-    """Read what a refusal says, which frees its connection: the session lets go of some of them to try again."""
-    if answer.status_code >= 400:
+    """Read what a refusal says, which frees its connection: the session lets go of some of them to try again.
+
+    Not where it says that a range is none: a server may close the connection of that, which then must not be used again.
+    """
+    if answer.status_code >= 400 and answer.status_code != 416:
         answer.content  # noqa: B018
 
 
