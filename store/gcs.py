@@ -318,7 +318,7 @@ def make_client(options: GcsOptions) -> Client:
 def _read_refusal(answer: Response, **_: Any) -> None:
     """Read what a refusal says, which frees its connection: the session lets go of some of them to try again.
 
-    Not where it says that a range is none: a server may close the connection of that, which then must not be used again.
+    Not where it says that a range is none: a server may close that connection, which then must not be used again.
     """
     if answer.status_code >= 400 and answer.status_code != 416:
         answer.content  # noqa: B018
