@@ -186,8 +186,10 @@ def decode(data: bytes, version: str) -> Record:
     return record
 
 
+_KNOWN = frozenset(Record.__slots__) | {"format", "write_id"}
+
+
 def _decode(body: dict[str, Any]) -> Record:
-    known = set(Record.__slots__) | {"format", "write_id"}
     return Record(
         id=_version_id(body["id"]),
         project=_text(body["project"]),
@@ -201,14 +203,14 @@ def _decode(body: dict[str, Any]) -> Record:
         draft=_root_from(body["draft"]),
         root=_root_from(body["root"]),
         storages={_number(int(tag), MAX_STORAGE + 1): _text(url) for tag, url in body["storages"].items()},
-        counts=Counts(**{name: _number(value) for name, value in body["counts"].items() if name in Counts.__slots__}),
+        counts=_counts(body["counts"]),
         created_ns=_number(body["created_ns"]),
         completed_ns=_number(body["completed_ns"]),
-        **{name: _number(body.get(name, 0)) for name in _SELDOM},
+        **{name: _number(body[name]) for name in _SELDOM if name in body},
         creator=_text(body["creator"]),
         origin=_origin(body["origin"]),
         metadata=dict(body["metadata"]),
-        others={name: value for name, value in body.items() if name not in known},
+        others={} if body.keys() <= _KNOWN else {name: body[name] for name in body if name not in _KNOWN},
     )
 
 
@@ -227,7 +229,10 @@ def _text(value: Any) -> str:
     return value
 
 
-def _number(value: Any, limit: int = 1 << 63) -> int:
+_LARGEST = 1 << 63
+
+
+def _number(value: Any, limit: int = _LARGEST) -> int:
     if type(value) is not int or not 0 <= value < limit:
         raise ValueError(f"{value!r} is no number from 0 to {limit - 1}")
     return value
@@ -244,6 +249,14 @@ def _hex(value: Any, size: int) -> bytes:
     if len(found) != size:
         raise ValueError(f"{value!r} is not {size} bytes in hex")
     return found
+
+
+def _counts(body: dict[str, Any]) -> Counts:
+    found = [body.get(name, 0) for name in Counts.__slots__]
+    for value in found:
+        if type(value) is not int or not 0 <= value < _LARGEST:
+            _number(value)
+    return Counts(*found)
 
 
 def _origin(body: dict[str, Any]) -> Origin:
@@ -278,7 +291,7 @@ def _root_from(body: Any) -> Root | None:
         _hex(body["digest"], DIGEST_SIZE),
         _block_from(body["page"]),
     )
-    return Root(page, _block_from(body["tail"]))
+    return Root(page, page.block if body["tail"] == body["page"] else _block_from(body["tail"]))
 
 
 def _block_to(ref: BlockRef) -> dict[str, Any]:

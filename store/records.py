@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dvfs.store.backend import Backend
+from dvfs.store.collection import uncollected
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable, WrongState
 from dvfs.store.ids import VersionId, is_version_id
@@ -179,20 +180,21 @@ class Records:
 
     def every(self) -> list[Record]:
         """Return every record as it is, deleted ones too, oldest first: one LIST, and a GET for each that changed."""
-        listed = {
-            name: item.etag
-            for item in self._backend.list("datasets/")
-            if is_version_id(name := item.key.removeprefix("datasets/").removesuffix(".json"))
-        }
-        known = self._cache.get_all()
-        changed = [name for name, etag in listed.items() if name not in known or known[name][0] != etag]
-        bodies = {name: known[name][1] for name in listed.keys() & known.keys()}
-        if changed:
-            bodies.update(self._fetch(changed))
-        gone = known.keys() - listed.keys()
-        if gone:
-            self._cache.remove(gone)
-        records = [decode(body, name) for name, body in bodies.items()]
+        with uncollected():
+            listed = {
+                name: item.etag
+                for item in self._backend.list("datasets/")
+                if is_version_id(name := item.key.removeprefix("datasets/").removesuffix(".json"))
+            }
+            known = self._cache.get_all()
+            changed = [name for name, etag in listed.items() if name not in known or known[name][0] != etag]
+            bodies = {name: known[name][1] for name in listed.keys() & known.keys()}
+            if changed:
+                bodies.update(self._fetch(changed))
+            gone = known.keys() - listed.keys()
+            if gone:
+                self._cache.remove(gone)
+            records = [decode(body, name) for name, body in bodies.items()]
         return sorted(records, key=lambda record: (record.created_ns, record.id))
 
     def _fetch(self, versions: list[str]) -> dict[str, bytes]:

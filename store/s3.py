@@ -243,6 +243,8 @@ def make_client(options: S3Options) -> S3Client:
     import botocore.session
     from botocore.config import Config
 
+    from dvfs.store.s3_listing import make_factory
+
     session = botocore.session.Session(profile=options.profile)
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},
@@ -260,6 +262,7 @@ def make_client(options: S3Options) -> S3Client:
         api_version=_API_VERSION,
         config=config,
     )
+    cast("Any", client)._endpoint._response_parser_factory = make_factory()  # there is no public way to say so
     return cast("S3Client", client)
 
 

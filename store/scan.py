@@ -17,12 +17,14 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import cast
 
 from dvfs.store.catalog.key import PATH_MAX_BYTES, check_path, key_of, parent_of
 from dvfs.store.errors import BadSource, InvalidInput
 from dvfs.store.failures import Failures, plural, printable
 from dvfs.store.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
 from dvfs.store.include import wildcards
+from dvfs.store.same import Same, SameFolders
 from dvfs.store.source import (
     Kind,
     Source,
@@ -101,10 +103,18 @@ class Scan:
         self._includes = wildcards(options.include, recursive=options.recursive) if options.include else None
 
     def __iter__(self) -> Iterator[Source]:
+        return cast("Iterator[Source]", self._found(None))
+
+    def compared(self, same: SameFolders) -> Iterator[Source | Same]:
+        """Do as iterating does; in the place of the children of a folder that are as *same* has them comes a `Same`."""
+        return self._found(same)
+
+    def _found(self, same: SameFolders | None) -> Iterator[Source | Same]:
         folders = [number for number, path in enumerate(self._paths) if os.path.isdir(path)]
         if len(folders) == 1 == len(self._paths):
             yield from self._parents(up_to=-1)
-            yield from self._walk(self._paths[0])
+            quick = self._options.recursive and not self._options.follow_links and self._includes is None
+            yield from self._walk_all(self._paths[0], same) if quick else self._walk(self._paths[0])
         else:
             streams = [_numbered(number, self._walk(self._paths[number])) for number in folders]
             taken = set(folders)
@@ -145,23 +155,27 @@ class Scan:
 
         With wildcards the folder is walked twice: which folders hold something must be known before their content.
         """
+
+        def walk() -> Iterator[Source]:
+            return cast("Iterator[Source]", self._walk_all(folder, None))
+
         if self._includes is None:
-            yield from self._walk_all(folder)
+            yield from walk()
             return
         needed: set[bytes] = set()
         told = self.failures, self.skipped
         self.failures, self.skipped = Failures(), Failures()  # the second walk tells
-        for source in self._walk_all(folder):
+        for source in walk():
             parent = parent_of(source.path)
             while source.kind is not Kind.DIRECTORY and parent not in needed:
                 needed.add(parent)
                 parent = parent_of(parent)
         self.failures, self.skipped = told
-        for source in self._walk_all(folder):
+        for source in walk():
             if source.path in needed if source.kind is Kind.DIRECTORY else parent_of(source.path) in needed:
                 yield source
 
-    def _walk_all(self, folder: bytes) -> Iterator[Source]:
+    def _walk_all(self, folder: bytes, same: SameFolders | None) -> Iterator[Source | Same]:
         stack: list[_Level] = []
         try:
             top = self._open_level(None, folder, folder, self._folder, b"")
@@ -169,7 +183,7 @@ class Scan:
                 return
             yield directory_source(self._folder, folder, os.fstat(top.handle))
             stack.append(top)
-            yield from self._listed(top)
+            yield from self._listed(top, same)
             while stack:
                 level = stack[-1]
                 if not level.pending:
@@ -179,7 +193,7 @@ class Scan:
                 below = self._open_level(level, name, *level.places(name))
                 if below is not None:
                     stack.append(below)
-                    yield from self._listed(below)
+                    yield from self._listed(below, same)
         finally:
             for level in stack:
                 level.close()
@@ -204,10 +218,11 @@ class Scan:
         chain = (*above_it, _identity(os.fstat(handle))) if self._options.follow_links else ()
         return _Level(handle, source, path, relative, rules, chain)
 
-    def _listed(self, level: _Level) -> Iterator[Source]:
+    def _listed(self, level: _Level, same: SameFolders | None) -> Iterator[Source | Same]:
         """Yield the children of the folder of *level*; note in it which of them are folders to walk."""
         try:
-            names = sorted(map(os.fsencode, os.listdir(level.handle)))
+            listed = os.listdir(level.handle)
+            names = sorted(os.fsencode("\0".join(listed)).split(b"\0")) if listed else []
         except OSError as exc:
             self._refuse(level.source, why(exc), skip=self._options.skip_unreadable)
             return
@@ -219,6 +234,10 @@ class Scan:
             len(level.path) + 1 + len(name) > PATH_MAX_BYTES for name in names
         ):
             raise InvalidInput(f"paths below {printable(level.source)} are longer than {PATH_MAX_BYTES} bytes")
+        known = self._known(level, names, same) if same is not None and not level.rules else None
+        if known is not None:
+            yield known
+            return
         for name in names:
             try:
                 found = os.stat(name, dir_fd=level.handle, follow_symlinks=False)
@@ -236,6 +255,18 @@ class Scan:
                 level.pending.append(name)
             yield taken
         level.pending.reverse()
+
+    def _known(self, level: _Level, names: list[bytes], same: SameFolders) -> Same | None:
+        """Return where *same* has all children of the folder of *level*, and note in it the folders among them."""
+        try:
+            found = [os.stat(name, dir_fd=level.handle, follow_symlinks=False) for name in names]
+        except OSError:
+            return None
+        known = same.find(level.path, names, found)
+        if known is not None:
+            folders = [name for name, one in zip(names, found, strict=True) if stat.S_ISDIR(one.st_mode)]
+            level.pending.extend(reversed(folders))
+        return known
 
     def _is_wanted(self, level: _Level, name: bytes, mode: int) -> bool:
         """Tell whether the child of a folder is one that the wildcards, if there are any, let be looked at."""

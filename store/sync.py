@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.catalog.key import key_of
@@ -14,6 +15,7 @@ from dvfs.store.digest import ZERO, block_digest, file_digest
 from dvfs.store.edits import current
 from dvfs.store.errors import BadSource
 from dvfs.store.failures import printable
+from dvfs.store.same import Same, SameFolders
 from dvfs.store.scan import Scan
 from dvfs.store.source import Kind, Source, open_source, removal, why
 from dvfs.store.staging import Staging
@@ -56,7 +58,7 @@ def compare(
     """
     comparison = _Comparison(folder, cutting, checksum, on_path)
     try:
-        staging.stage(comparison.changes(scan, current(staging, tree, folder)))
+        staging.stage(comparison.changes(scan, staging, tree))
     except _NothingChanged:
         return SyncCount()
     return comparison.count
@@ -72,9 +74,14 @@ class _Comparison:
         self._checksum = checksum
         self._on_path = on_path
 
-    def changes(self, scan: Scan, entries: Iterator[tuple[bytes, Entry]]) -> Iterator[Source]:
+    def changes(self, scan: Scan, staging: Staging, tree: Tree | None) -> Iterator[Source]:
         """Yield what to stage. Raises _NothingChanged at the end when it is only times."""
-        for source, known in _pairs(scan, entries):
+        if tree is None or self._checksum or not staging.is_empty():
+            pairs = _pairs(iter(scan), current(staging, tree, self._folder), lambda rank: None)
+        else:
+            entries = _Entries(tree, self._folder)
+            pairs = _pairs(scan.compared(SameFolders(tree)), entries, entries.skip_to)
+        for source, known in pairs:
             if source is not None:
                 if source.kind == Kind.PARENT or self._differs(source, known[1] if known is not None else None):
                     yield source
@@ -96,18 +103,47 @@ class _Comparison:
             self._on_path(path)
 
 
+class _Entries:
+    """Path and entry of all at and below *folder* of *tree*, in catalog order."""
+
+    def __init__(self, tree: Tree, folder: bytes) -> None:
+        self._tree = tree
+        found = tree.find(folder)
+        first, self._stop = tree.subtree(folder)
+        below = tree.scan(first, self._stop)
+        self._rows = chain([(found[0], folder, found[1])], below) if found is not None else iter(())
+
+    def __iter__(self) -> Iterator[tuple[bytes, Entry]]:
+        return self
+
+    def __next__(self) -> tuple[bytes, Entry]:
+        return next(self._rows)[1:]
+
+    def skip_to(self, rank: int) -> None:
+        """Go on at *rank*."""
+        self._rows = self._tree.scan(rank, self._stop)
+
+
 def _pairs(
-    scan: Scan, entries: Iterator[tuple[bytes, Entry]]
+    sources: Iterator[Source | Same], entries: Iterator[tuple[bytes, Entry]], skip_to: Callable[[int], None]
 ) -> Iterator[tuple[Source | None, tuple[bytes, Entry] | None]]:
-    """Yield what the scan and the version have under the same path, in catalog order; None where one has nothing."""
-    sources = iter(scan)
+    """Yield what the scan and the version have under the same path, in catalog order; None where one has nothing.
+
+    What is the same is left out: *skip_to* has *entries* go on at a rank.
+    """
     source, entry = next(sources, None), next(entries, None)
     while source is not None or entry is not None:
-        left = key_of(source.path) if source is not None else None
+        left = None if source is None else source.key if isinstance(source, Same) else key_of(source.path)
         right = key_of(entry[0]) if entry is not None else None
         takes_left = left is not None and (right is None or left <= right)
         takes_right = right is not None and (left is None or right <= left)
-        yield source if takes_left else None, entry if takes_right else None
+        if isinstance(source, Same):
+            if takes_left:
+                skip_to(source.stop)
+            else:
+                yield None, entry
+        else:
+            yield source if takes_left else None, entry if takes_right else None
         source = next(sources, None) if takes_left else source
         entry = next(entries, None) if takes_right else entry
 
