@@ -6,7 +6,6 @@ A command's module is imported when the command is called, and libraries where t
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -71,9 +70,6 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 """Every command with its one line of help, as `dvfs --help` shows them."""
 
-_COLLECTED_OBJECTS = 20_000
-"""So many new ones, and the garbage collector looks at them: a command that lists thousands of versions ends soon."""
-
 _MODULES = {"finalize": "close", "set-description": "set_description"}
 """Commands whose module has another name."""
 
@@ -126,7 +122,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run the program with the arguments of this process, and end it."""
-    gc.set_threshold(_COLLECTED_OBJECTS)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     code = run(sys.argv[1:])

@@ -21,6 +21,7 @@ class Same(NamedTuple):
 
     key: bytes
     stop: int
+    has_folders: bool
 
 
 class SameFolders:
@@ -37,10 +38,12 @@ class SameFolders:
         first, count = self._tree.children(path)
         if not count or count != len(names):
             return None
+        has_folders = False
         modes = [one.st_mode for one in found]
         sizes = [one.st_size for one in found]
         for mode in set(modes):
             if stat.S_ISDIR(mode):
+                has_folders = True
                 sizes = [0 if stat.S_ISDIR(mode) else size for mode, size in zip(modes, sizes, strict=True)]
             elif not stat.S_ISREG(mode) or mode & _READABLE_BY_ALL != _READABLE_BY_ALL:
                 return None
@@ -58,4 +61,4 @@ class SameFolders:
             ):
                 return None
             at = end
-        return Same(key_of(path + b"/" + names[0] if path else names[0]), first + count)
+        return Same(key_of(path + b"/" + names[0] if path else names[0]), first + count, has_folders)

@@ -263,7 +263,7 @@ class Scan:
         except OSError:
             return None
         known = same.find(level.path, names, found)
-        if known is not None:
+        if known is not None and known.has_folders:
             folders = [name for name, one in zip(names, found, strict=True) if stat.S_ISDIR(one.st_mode)]
             level.pending.extend(reversed(folders))
         return known

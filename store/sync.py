@@ -10,6 +10,7 @@ from itertools import chain
 from dvfs.store.catalog.entry import Entry
 from dvfs.store.catalog.key import key_of
 from dvfs.store.catalog.tree import Tree
+from dvfs.store.collection import uncollected
 from dvfs.store.cut import Cutting, cut
 from dvfs.store.digest import ZERO, block_digest, file_digest
 from dvfs.store.edits import current
@@ -58,7 +59,8 @@ def compare(
     """
     comparison = _Comparison(folder, cutting, checksum, on_path)
     try:
-        staging.stage(comparison.changes(scan, staging, tree))
+        with uncollected():  # of millions of files it would look at the same objects again and again
+            staging.stage(comparison.changes(scan, staging, tree))
     except _NothingChanged:
         return SyncCount()
     return comparison.count

@@ -55,7 +55,9 @@ def command(
     With --path or --digest the paths that were found stand below each version. Of versions that share most of
     their files the shared part is searched once.
     """
-    with opened() as session:
+    from dvfs.store.collection import uncollected
+
+    with uncollected(), opened() as session:  # of thousands of versions
         records = session.store.search(
             project=project,
             name=name,

@@ -198,8 +198,10 @@ class Leaf:
         self._extents = page.numbers(EXTENTS, Type.U16, page.count if EXTENTS in page.columns else 0)
         blocks = page.bytes_of(EXTENT_BLOCK)
         starts = page.bytes_of(EXTENT_START)
-        sizes = [1 if number == TREE else number for number in self._extents]
-        self._first_extent = list(accumulate(sizes, initial=0))
+        numbers = self._extents
+        if TREE in numbers:
+            numbers = [1 if number == TREE else number for number in numbers]
+        self._first_extent = list(accumulate(numbers, initial=0))
         if len(blocks) != 4 * self._first_extent[-1] or len(starts) != len(blocks):
             raise Corrupt("leaf page: extents do not fit their number")
         self._extent_block = unpack_numbers(Type.U32, blocks)
@@ -208,15 +210,16 @@ class Leaf:
             raise Corrupt("leaf page: an extent names a block that the page does not list")
 
     def _read_kinds(self, page: RawPage) -> None:
-        files = [index for index, mode in enumerate(self.modes) if mode & 0o170000 == stat.S_IFREG]
-        self.files = len(files)
         sizes = self.sizes
-        self.size = sum([sizes[index] for index in files])
         self._targets: dict[int, bytes] = {}
-        if len(files) == self.count:
+        if all(map(stat.S_ISREG, set(self.modes))):  # so it is mostly
+            self.files, self.size = self.count, sum(sizes)
             if page.bytes_of(TARGETS):
                 raise Corrupt("leaf page: targets without links")
             return
+        files = [index for index, mode in enumerate(self.modes) if mode & 0o170000 == stat.S_IFREG]
+        self.files = len(files)
+        self.size = sum([sizes[index] for index in files])
         links = []
         for index, mode in enumerate(self.modes):
             kind = mode & 0o170000
