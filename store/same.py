@@ -13,7 +13,8 @@ from typing import NamedTuple
 from dvfs.store.catalog.key import key_of
 from dvfs.store.catalog.tree import Tree
 
-_READABLE_BY_ALL = 0o444
+READABLE_BY_ALL = 0o444
+"""Permission bits that let everybody read: who reads need not be asked for."""
 
 
 class Same(NamedTuple):
@@ -45,7 +46,7 @@ class SameFolders:
             if stat.S_ISDIR(mode):
                 has_folders = True
                 sizes = [0 if stat.S_ISDIR(mode) else size for mode, size in zip(modes, sizes, strict=True)]
-            elif not stat.S_ISREG(mode) or mode & _READABLE_BY_ALL != _READABLE_BY_ALL:
+            elif not stat.S_ISREG(mode) or mode & READABLE_BY_ALL != READABLE_BY_ALL:
                 return None
         mtimes = [one.st_mtime_ns for one in found]
         at = 0

@@ -24,7 +24,7 @@ from dvfs.store.errors import BadSource, InvalidInput
 from dvfs.store.failures import Failures, plural, printable
 from dvfs.store.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
 from dvfs.store.include import wildcards
-from dvfs.store.same import Same, SameFolders
+from dvfs.store.same import READABLE_BY_ALL, Same, SameFolders
 from dvfs.store.source import (
     Kind,
     Source,
@@ -35,7 +35,6 @@ from dvfs.store.source import (
     why,
 )
 
-_READABLE_BY_ALL = 0o444
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -293,7 +292,7 @@ class Scan:
             return None
         if kind == stat.S_IFREG:
             # Bits that let everybody read spare a system call; what they promise wrongly fails in upload.
-            if found.st_mode & _READABLE_BY_ALL != _READABLE_BY_ALL and not os.access(
+            if found.st_mode & READABLE_BY_ALL != READABLE_BY_ALL and not os.access(
                 name, os.R_OK, dir_fd=level.handle, effective_ids=True
             ):
                 self._refuse(source, "permission denied", skip=self._options.skip_unreadable)
