@@ -63,9 +63,17 @@ class Server:
         self._process = None
 
     def pause(self) -> None:
-        """Stop the server from answering: connections are taken by the kernel and nothing comes back."""
+        """Stop the server from answering: connections are taken by the kernel and nothing comes back.
+
+        When killpg returns the signal is only sent, and a thread that runs may answer one more: each is waited for.
+        """
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + START_SECONDS
+        while any(state not in "TZX" for state in _thread_states(self._process.pid)):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{type(self).__name__} did not stop on SIGSTOP")
+            time.sleep(POLL_SECONDS)
 
     def resume(self) -> None:
         """Let a paused server go on."""
@@ -79,6 +87,21 @@ class Server:
     def takes_writes(self) -> bool:
         """Make the bucket if it is not there; return whether it can be written to."""
         raise NotImplementedError
+
+
+def _thread_states(group: int) -> list[str]:
+    """Return the state letter (proc_pid_stat(5)) of each thread of the processes of *group*."""
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[2]) != group:
+                continue
+            states += [
+                thread.read_text().rpartition(")")[2].split()[0] for thread in stat.parent.glob("task/[0-9]*/stat")
+            ]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return states
 
 
 def free_ports(count: int) -> list[int]:
