@@ -24,6 +24,7 @@ from dvfs.store.errors import BadSource, InvalidInput
 from dvfs.store.failures import Failures, plural, printable
 from dvfs.store.ignore import IGNORE_FILE, IgnoreRules, read_ignore_file
 from dvfs.store.include import wildcards
+from dvfs.store.lstats import lstats
 from dvfs.store.same import READABLE_BY_ALL, Same, SameFolders
 from dvfs.store.source import (
     Kind,
@@ -258,12 +259,12 @@ class Scan:
     def _known(self, level: _Level, names: list[bytes], same: SameFolders) -> Same | None:
         """Return where *same* has all children of the folder of *level*, and note in it the folders among them."""
         try:
-            found = [os.stat(name, dir_fd=level.handle, follow_symlinks=False) for name in names]
+            found = lstats(level.handle, names)
         except OSError:
             return None
         known = same.find(level.path, names, found)
         if known is not None and known.has_folders:
-            folders = [name for name, one in zip(names, found, strict=True) if stat.S_ISDIR(one.st_mode)]
+            folders = [name for name, mode in zip(names, found.modes, strict=True) if stat.S_ISDIR(mode)]
             level.pending.extend(reversed(folders))
         return known
 
