@@ -1,7 +1,7 @@
-"""The control socket of a writable mount: requests and answers, a line of JSON each.
+"""The control sockets of a mount: requests and answers, a line of JSON each.
 
-It lies in the overlay's folder, which only its user can enter. A path of any length is reached through the folder's
-descriptor: a socket's own may have 107 bytes only.
+Each mount has one in a folder of its own, a writable one another in the overlay's folder; only their user can enter
+these. A path of any length is reached through the folder's descriptor: a socket's own may have 107 bytes only.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any
 
 
 class Control:
-    """A connection to the mount that has the overlay in *folder*. Raises Unavailable when there is none."""
+    """A connection to the mount that answers at the socket in *folder*. Raises Unavailable when there is none."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -85,7 +85,7 @@ class Control:
                 self._socket.connect(short)
         except OSError as exc:
             self._socket.close()
-            raise Unavailable(f"no mount answers for the overlay {folder.name}") from exc
+            raise Unavailable(f"no mount answers at {folder / SOCKET}") from exc
         self._file = self._socket.makefile("rb")
 
     def call(self, name: str, /, **fields: object) -> dict[str, Any]:

@@ -126,7 +126,8 @@ def _run(
                 )
                 table.add(noted[-1])
 
-        serve(options, opened, ready, committed)
+        with table.own_control_folder(options.directory) as control:
+            serve(options, opened, control, ready, committed)
         _log.info("unmounted %s", options.directory)
     finally:
         for mount in noted:

@@ -2,6 +2,7 @@
 
     mounts/<key>.json   one mount, written by its daemon; <key> stands for the directory
     mounts/<key>.log    what its daemon logs
+    mounts/<key>.<pid>/ the folder of its daemon's control socket
 
 Processes write and remove files of their own only, each as a whole; nothing is locked.
 """
@@ -12,7 +13,10 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +73,29 @@ class Mounts:
         """Return where the daemon of a mount at *directory* logs."""
         return self._folder / f"{_key(directory)}.log"
 
+    def control_folder(self, directory: Path, pid: int) -> Path:
+        """Return the folder in which daemon *pid* of a mount at *directory* has its control socket."""
+        return self._folder / f"{_key(directory)}.{pid}"
+
+    @contextmanager
+    def own_control_folder(self, directory: Path) -> Iterator[Path]:
+        """The `control_folder` of this process, made for as long as that; those that killed daemons left go.
+
+        Raises WrongState when the state folder cannot be written.
+        """
+        for path in self._folder.glob(f"{_key(directory)}.[0-9]*/"):
+            if not started_at(int(path.suffix[1:])):
+                shutil.rmtree(path, ignore_errors=True)
+        folder = self.control_folder(directory, os.getpid())
+        try:
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        except OSError as exc:
+            raise WrongState(f"the state folder cannot be written: {exc.filename}: {exc.strerror}") from exc
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def add(self, mount: Mount) -> None:
         """Note *mount*, in place of an earlier one at its directory."""
         path = self._path(Path(mount.directory))
@@ -78,7 +105,8 @@ class Mounts:
         temporary.replace(path)
 
     def remove(self, mount: Mount) -> None:
-        """Forget *mount*, unless its directory has a newer one."""
+        """Forget *mount*; of what is noted of its directory only what is its own."""
+        shutil.rmtree(self.control_folder(Path(mount.directory), mount.pid), ignore_errors=True)
         path = self._path(Path(mount.directory))
         if _read(path) == mount:
             path.unlink(missing_ok=True)

@@ -48,12 +48,14 @@ _GRACE_SECONDS = 1.0
 def serve(
     options: MountOptions,
     opened: OpenedVersion,
+    control: Path,
     on_ready: Callable[[str], None],
     on_committed: Callable[[Committed], None],
 ) -> None:
     """Mount *opened* as *options* say, call *on_ready* with its device once it answers, return when it is unmounted.
 
-    *on_committed* is told each version that a writable mount goes on as.
+    Requests are taken at the control socket in folder *control*. *on_committed* is told each version that a writable
+    mount goes on as.
 
     SIGTERM, SIGINT and SIGHUP unmount. Raises InvalidInput, NotFound, WrongState when it cannot be mounted.
     """
@@ -63,7 +65,7 @@ def serve(
         if options.writable:
             shim.set_writable()
     try:
-        trio.run(_serve, options, opened, shim, on_ready, on_committed)
+        trio.run(_serve, options, opened, control, shim, on_ready, on_committed)
     except BaseExceptionGroup as group:
         raise _first(group) from group
 
@@ -71,6 +73,7 @@ def serve(
 async def _serve(
     options: MountOptions,
     opened: OpenedVersion,
+    control: Path,
     shim: zeroopen.Shim | None,
     on_ready: Callable[[str], None],
     on_committed: Callable[[Committed], None],
@@ -79,6 +82,7 @@ async def _serve(
 
     from dvfs.fs.live import Live
     from dvfs.fs.operations import ReadOnlyOperations, VersionOperations
+    from dvfs.fs.watch import Watch
     from dvfs.fs.writable_operations import WritableOperations
 
     source = opened.source
@@ -145,6 +149,7 @@ async def _serve(
                 if isinstance(operations, WritableOperations) and editing is not None:
                     handlers = Live(operations, editing, on_committed).handlers()
                     await nursery.start(serve_control, editing.folder.path, handlers)
+                await nursery.start(serve_control, control, Watch(operations).handlers())
                 nursery.start_soon(announce)
                 await pyfuse3.main()
                 nursery.cancel_scope.cancel()

@@ -7,6 +7,7 @@ import errno
 import os
 import pickle
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from dvfs.fs.control import Control
 from dvfs.fs.mountinfo import mounted_at
 from dvfs.fs.mountpoint import is_dead, take_away
 from dvfs.fs.mounts import is_running, wait_gone
-from dvfs.store.errors import NotFound, WrongState
+from dvfs.store.errors import NotFound, Unavailable, WrongState
 from tests.fs.made_version import Made
 from tests.mount.conftest import Failed, Mounted, Mounter
 
@@ -43,6 +45,30 @@ def test_a_mount_is_named_in_the_kernel_and_in_the_table(odd: Odd) -> None:
     assert (noted.device, noted.digest, noted.log) == (found.device, mounted.digest, str(mounted.log))
     assert noted.options["prefetch"] == "none"
     assert noted.is_served
+
+
+def test_a_mount_answers_at_a_socket_that_only_its_user_reaches(odd: Odd) -> None:
+    mounted = odd()
+    folder = mounted.table.control_folder(mounted.directory, mounted.pid)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    os.listdir(mounted.directory)
+    with contextlib.closing(Control(folder)) as control:
+        assert control.call("stats")["requests"]["readdir"] > 0
+    mounted.umount()
+    assert not folder.exists()
+    with pytest.raises(Unavailable, match="no mount answers at"):
+        Control(folder)
+
+
+def test_the_socket_of_a_killed_daemon_goes_with_the_next_mount(odd: Odd) -> None:
+    mounted = odd()
+    folder = mounted.table.control_folder(mounted.directory, mounted.pid)
+    os.kill(mounted.pid, signal.SIGKILL)
+    assert wait_gone(mounted.noted.pid, mounted.noted.started)
+    assert folder.exists()
+    again = odd()
+    assert not folder.exists()
+    assert list((again.table.control_folder(again.directory, again.pid)).iterdir()) != []
 
 
 def test_unmounting_ends_the_daemon_and_leaves_nothing(odd: Odd) -> None:
