@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "use": "Choose the dataset that commands mean when none is named.",
         "log": "Show the lineage of a version as a graph.",
         "runs": "List the runs that made and read a version.",
+        "traces": "List the orders of first reads that are kept with a version.",
     },
     "Look after versions": {
         "publish": "Publish a finalized version.",
@@ -53,6 +54,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "umount": "Take a mount away.",
         "mounts": "List the mounts of this machine.",
         "warm": "Fill the cache with a version.",
+        "prefetch": "Tell a mount in which order its files will be read.",
     },
     "Edit a mount": {
         "status": "Say what was edited.",
