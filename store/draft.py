@@ -219,7 +219,7 @@ class Draft:
             self.store.place_data(self.record.id, storage)
         with self._staging() as staging:
             count = upload(self.store, self.record.id, staging, options or UploadOptions(), progress)
-        self.record = self.store.records.load(self.record.id).record
+        self.record = self.store.records.last(self.record.id)
         return count
 
     def finalize(self) -> Record:
@@ -234,7 +234,7 @@ class Draft:
                 f"{pending.files} files, {pending.bytes} bytes",
                 hint=f"`dvfs upload --id {self.record.id}` sends them",
             )
-        record = self.store.records.load(self.record.id).record
+        record = self.store.records.last(self.record.id)
         if record.status.is_finished:
             self.forget()  # killed right after, this left what it had staged: nothing
         while True:

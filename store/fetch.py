@@ -87,7 +87,7 @@ class Fetcher:
         parallel: int = 16,
         coalesce_gap_bytes: int = 256 << 10,
         request_bytes: int = 8 << 20,
-        min_request_bytes: int = 1 << 20,
+        min_request_bytes: int = 2 << 20,
         demand_bytes: int = 2 << 20,
         memory_bytes: int = 64 << 20,
         queue_blocks: int = 1 << 16,

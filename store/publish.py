@@ -41,7 +41,7 @@ def publish(store: Store, version: VersionId, staging: Staging, uploaded_bytes: 
     """
     while True:
         upto = staging.serial
-        record = store.records.load(version).record
+        record = store.records.last(version)
         check_state(record, "open")
         root, metadata_bytes = apply_staged(store, record, record.draft, staging, upto)
         store.crash("publish:before-swap")

@@ -7,6 +7,8 @@ their labels.
 from __future__ import annotations
 
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ Want = Literal["finished", "open", "any"]
 
 _ATTEMPTS = 50
 _PARALLEL = 16
+_KEPT = 64
 _PREFIX = re.compile(r"[0-9a-f]{4,31}")
 _FORMS = "a dataset is named by id, unique id prefix, project/name, project/name@version or tag:TAG"
 
@@ -46,6 +49,8 @@ class Records:
         self._backend = backend
         self._cache = cache
         self._crash = crash
+        self._last: OrderedDict[VersionId, Stored] = OrderedDict()
+        self._lock = threading.Lock()
         self.names = Names(backend)
 
     def load(self, version: VersionId) -> Stored:
@@ -54,9 +59,27 @@ class Records:
             blob = self._backend.get(_key(version))
         except NotFound as exc:
             raise NotFound(f"no dataset with id {version}", hint="`dvfs search` lists what is there") from exc
-        record = decode(blob.data, version)
-        self._cache.put([(version, blob.etag, blob.data)])
-        return Stored(record, blob.etag)
+        return self._seen(Stored(decode(blob.data, version), blob.etag), blob.data)
+
+    def last(self, version: VersionId) -> Record:
+        """Return the record of *version* as this object saw or wrote it last; raises as `load` where it never did.
+
+        For work that `update` ends, which notices that somebody else was faster.
+        """
+        with self._lock:
+            stored = self._last.get(version)
+        return (stored or self.load(version)).record
+
+    def _seen(self, stored: Stored, body: bytes) -> Stored:
+        """Keep what is in the store now; return it."""
+        version = VersionId(stored.record.id)
+        self._cache.put([(version, stored.etag, body)])
+        with self._lock:
+            self._last[version] = stored
+            self._last.move_to_end(version)
+            if len(self._last) > _KEPT:
+                self._last.popitem(last=False)
+        return stored
 
     def read(self, version: VersionId) -> Record:
         """Return the record of *version*, from the local cache if the store is out of reach and it is finished."""
@@ -94,8 +117,7 @@ class Records:
         except AlreadyExists as exc:
             raise self._taken(record) from exc
         self._crash("create:after-record")
-        self._cache.put([(record.id, etag, body)])
-        return record
+        return self._seen(Stored(record, etag), body).record
 
     def _taken(self, wanted: Record) -> AlreadyExists:
         """Return the error that says why there can be no *wanted*, whose id holds its number and has a record."""
@@ -138,27 +160,35 @@ class Records:
                 self.names.release(record.project, record.name, number)
             raise
         self._crash("create:after-record")
-        self._cache.put([(record.id, etag, body)])
-        return record
+        return self._seen(Stored(record, etag), body).record
 
     def update(self, version: VersionId, change: Callable[[Record], Record]) -> Record:
         """Replace the record of *version* by what *change* makes of it; return that.
 
-        *change* is called again with the newer record when somebody else was faster, and may raise. A record that it
-        returns as it was is not written. Raises Conflict when others are faster each time.
+        *change* is called with the record as it was seen last, and again with the newer one when that is not what is
+        in the store; it may raise. A record that it returns as it was is not written. Raises Conflict when others are
+        faster each time.
         """
+        with self._lock:
+            guess = self._last.get(version)
         for _ in range(_ATTEMPTS):
-            stored = self.load(version)
-            changed = change(stored.record)
+            stored, is_guess, guess = guess or self.load(version), guess is not None, None
+            try:
+                changed = change(stored.record)
+            except Exception:
+                if is_guess:
+                    continue
+                raise
             if changed == stored.record:
+                if is_guess:
+                    continue
                 return changed
             body = encode(changed)
             try:
                 etag = self._backend.replace_if(_key(version), body, stored.etag)
             except Conflict:
                 continue
-            self._cache.put([(version, etag, body)])
-            return changed
+            return self._seen(Stored(changed, etag), body).record
         raise Conflict(f"the record of {version} changes faster than it can be written ({_ATTEMPTS} attempts)")
 
     def erase(self, record: Record) -> None:
@@ -170,6 +200,8 @@ class Records:
         self._crash("erase:after-record")
         self.names.release(record.project, record.name, record.version)
         self._cache.remove([record.id])
+        with self._lock:
+            self._last.pop(VersionId(record.id), None)
 
     def all(self) -> list[Record]:
         """Return every record but the deleted ones, oldest first; of the finished ones of a dataset one is `latest`.

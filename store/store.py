@@ -133,7 +133,7 @@ class Store:
         self,
         *,
         project: str | None,
-        name: str,
+        name: str | None,
         version: str | None = None,
         parents: Sequence[str] = (),
         tags: Iterable[str] = (),
@@ -144,7 +144,7 @@ class Store:
     ) -> Draft:
         """Make an open version that starts as the union of *parents*, a later one overriding an earlier; return it.
 
-        *project* defaults to that of the last parent, *version* to the next number. *storage*: the URL that its data
+        *project* and *name* default to those of the last parent, *version* to the next number. *storage*: the URL that its data
         packs go to, the store itself when None. Raises InvalidInput, AlreadyExists, NotFound, WrongState for a parent
         that is not finished.
         """
@@ -153,6 +153,10 @@ class Store:
             if not found:
                 raise InvalidInput("a dataset without parents needs a project", hint="give one with --project")
             project = found[-1].project
+        if name is None:
+            if not found:
+                raise InvalidInput("a dataset without parents needs a name", hint="give one with --name")
+            name = found[-1].name
         storages = together(found)
         boundaries = self.parameters.boundaries
         tag, url = self.storages.tag(storage) if storage is not None else (0, storages[0])

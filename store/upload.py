@@ -107,7 +107,7 @@ def upload(
 @contextlib.contextmanager
 def _opened(store: Store, version: VersionId) -> Iterator[Version | None]:
     """The draft of *version* for reading, None when it is empty."""
-    record = store.records.load(version).record
+    record = store.records.last(version)
     if record.draft is None:
         yield None
         return

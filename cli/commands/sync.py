@@ -146,7 +146,7 @@ def _created(
 ) -> Draft:
     return session.store.create(
         project=project,
-        name=name or session.store.resolve(parents[-1], want="finished").name,
+        name=name,
         version=version,
         parents=parents,
         tags=tags,
