@@ -6,6 +6,7 @@ way is known with boto3. Prints one JSON object: seconds (from the first request
     python -m bench.objects upload|download ROOT LIST BUCKET PREFIX
     python -m bench.objects get BUCKET KEY                      one object, whole
     python -m bench.objects sum BUCKET PREFIX                   how many objects there are, and their bytes
+    python -m bench.objects ranges BUCKET PREFIX --bytes BYTES  objects by ranges, until there are so many bytes
     python -m bench.objects upload-file|download-file FILE BUCKET KEY
     python -m bench.objects random BUCKET KEY --size BYTES --reads 1000 --seed 1
 """
@@ -24,6 +25,7 @@ import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
+from bench.ranges import ranged
 from bench.reader import RANDOM_BYTES, SAMPLES, digest, offsets
 
 if TYPE_CHECKING:
@@ -79,6 +81,18 @@ def sum_up(s3: S3Client, bucket: str, prefix: str) -> Result:
     return {"seconds": time.monotonic() - began, "files": len(sizes), "bytes": sum(sizes)}
 
 
+def get_ranges(s3: S3Client, bucket: str, prefix: str, least: int) -> Result:
+    """Get the objects below *prefix* by ranges, until there are *least* bytes; nothing is kept."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+    sizes = [(found["Key"], found["Size"]) for page in pages for found in page.get("Contents", [])]
+
+    def get(key: str, start: int, stop: int) -> int:
+        part = f"bytes={start}-{stop - 1}"
+        return len(s3.get_object(Bucket=bucket, Key=key, Range=part)["Body"].read())
+
+    return ranged(get, sizes, least)
+
+
 def transfer(s3: S3Client, told: argparse.Namespace) -> Result:
     """Upload or download one big file in parts, with 16 threads."""
     config = TransferConfig(max_concurrency=THREADS)
@@ -129,6 +143,10 @@ def _told() -> argparse.Namespace:
     below = modes.add_parser("sum")
     below.add_argument("bucket")
     below.add_argument("prefix")
+    some = modes.add_parser("ranges")
+    for name in ("bucket", "prefix"):
+        some.add_argument(name)
+    some.add_argument("--bytes", type=int, required=True)
     for mode in ("get", "random"):
         one = modes.add_parser(mode)
         for name in ("bucket", "key"):
@@ -150,6 +168,8 @@ def main() -> None:
         result = work(s3, os.fsencode(told.root), names, told.bucket, told.prefix)
     elif told.mode == "get":
         result = get_one(s3, told.bucket, told.key)
+    elif told.mode == "ranges":
+        result = get_ranges(s3, told.bucket, told.prefix, told.bytes)
     elif told.mode == "sum":
         result = sum_up(s3, told.bucket, told.prefix)
     elif told.mode == "random":

@@ -45,6 +45,13 @@ def offsets(size: int, reads: int, seed: int) -> list[int]:
     return [rng.randrange(max(1, size - RANDOM_BYTES)) for _ in range(reads)]
 
 
+def shuffled(names: list[bytes], seed: int) -> list[bytes]:
+    """Return *names* in the order in which they are read with *seed*."""
+    order = names[:]
+    random.Random(seed).shuffle(order)
+    return order
+
+
 class Epoch:
     """All files of a list, each read once in shuffled order by some threads."""
 
@@ -52,8 +59,7 @@ class Epoch:
         self._root = root
         sampled = names[:: max(1, len(names) // SAMPLES)]
         self._sampled = frozenset(sampled)
-        self._order = names[:]
-        random.Random(seed).shuffle(self._order)
+        self._order = shuffled(names, seed)
         self._kept: dict[bytes, bytes] = {}
         self._sums: list[int] = []
         self._failures: list[BaseException] = []

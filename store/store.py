@@ -144,9 +144,9 @@ class Store:
     ) -> Draft:
         """Make an open version that starts as the union of *parents*, a later one overriding an earlier; return it.
 
-        *project* and *name* default to those of the last parent, *version* to the next number. *storage*: the URL that its data
-        packs go to, the store itself when None. Raises InvalidInput, AlreadyExists, NotFound, WrongState for a parent
-        that is not finished.
+        *project* and *name* default to those of the last parent, *version* to the next number. *storage*: the URL that
+        its data packs go to, the store itself when None. Raises InvalidInput, AlreadyExists, NotFound, WrongState for
+        a parent that is not finished.
         """
         found = [self.resolve(parent, "finished") for parent in parents]
         if project is None:

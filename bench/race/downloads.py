@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bench.programs import Programs
 from bench.race.mounts import AT_ONCE, OBJECTS
+from bench.race.rows import Taken
 from bench.scale import MIB
 from bench.session import expect
 from bench.trees import Tree
@@ -54,6 +55,11 @@ class Objects:
 
     def get(self, tree: Tree, name: str, target: Path) -> float:
         return self._many("download", tree, name, target)
+
+    def ranges(self, prefix: str, size: int) -> Taken:
+        """Get the objects below *prefix* by ranges, in memory alone, until there are *size* bytes."""
+        done = self._programs.read_by([*self._command, "ranges", self._bucket, prefix, "--bytes", str(size)])
+        return Taken(done.seconds, done.files, done.bytes)
 
     def _many(self, mode: str, tree: Tree, name: str, root: Path) -> float:
         if len(tree.files) == 1:

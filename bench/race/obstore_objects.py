@@ -4,6 +4,7 @@ Data goes between disk and wire in memory. It runs in the environment that obsto
 JSON object: seconds (from the first request), files, bytes.
 
     python -m bench.race.obstore_objects upload|download ROOT LIST BUCKET PREFIX
+    python -m bench.race.obstore_objects ranges BUCKET PREFIX --bytes BYTES
     python -m bench.race.obstore_objects upload-file|download-file FILE BUCKET KEY
 """
 
@@ -18,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import obstore
 from obstore.store import S3Store
+
+from bench.ranges import ranged
 
 THREADS = 16
 PART_BYTES = 8 * 1024 * 1024
@@ -86,6 +89,16 @@ def download_file(store: S3Store, path: str, key: str) -> Result:
     return {"seconds": time.monotonic() - began, "files": 1, "bytes": total}
 
 
+def get_ranges(store: S3Store, prefix: str, least: int) -> Result:
+    """Get the objects below *prefix* by ranges, until there are *least* bytes; nothing is kept."""
+    sizes = [(found["path"], found["size"]) for page in obstore.list(store, prefix) for found in page]
+
+    def get(key: str, start: int, stop: int) -> int:
+        return len(memoryview(obstore.get_range(store, key, start=start, end=stop)))
+
+    return ranged(get, sizes, least)
+
+
 def _all(work: Callable[[bytes], int], names: list[bytes]) -> Result:
     began = time.monotonic()
     with ThreadPoolExecutor(THREADS) as pool:
@@ -99,6 +112,8 @@ def _run(told: argparse.Namespace) -> Result:
         return upload_file(store, told.file, told.key)
     if told.mode == "download-file":
         return download_file(store, told.file, told.key)
+    if told.mode == "ranges":
+        return get_ranges(store, told.prefix, told.bytes)
     with open(told.list, "rb") as file:
         names = file.read().split(b"\0")[:-1]
     work = upload if told.mode == "upload" else download
@@ -112,6 +127,10 @@ def main() -> None:
         many = modes.add_parser(mode)
         for name in ("root", "list", "bucket", "prefix"):
             many.add_argument(name)
+    some = modes.add_parser("ranges")
+    for name in ("bucket", "prefix"):
+        some.add_argument(name)
+    some.add_argument("--bytes", type=int, required=True)
     for mode in ("upload-file", "download-file"):
         one = modes.add_parser(mode)
         for name in ("file", "bucket", "key"):

@@ -71,6 +71,7 @@ def _small_files(race: Race, tree: Tree, folders: int, numbers: count[int]) -> N
     epochs.measure()
     if tree.name == "images":
         epochs.sparse()
+        epochs.ordered()
     else:
         race_versions.publish(race, linked)
     race_walks.measure(race, tree)

@@ -6,15 +6,17 @@ Rivals read some folders of the tree whole, dvfs and the plain directory all of 
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.machine import remove_tree
 from bench.programs import Read
-from bench.race.downloads import Download, Dvc
-from bench.race.mounts import Mount, Place
+from bench.race.downloads import Download, Dvc, Objects
+from bench.race.mounts import DvfsMount, Mount, Place
 from bench.race.racing import Race, Turn
 from bench.race.rows import DOWNLOADS, DVFS, MOUNTS, NATIVE, Goal, Measure, Row, Taken
+from bench.reader import shuffled
 from bench.trees import SEED, Tree
 
 COLD_THREADS = 16
@@ -31,6 +33,10 @@ COLD_GOALS = {
     ("texts", True): (Goal(Measure.FILES, 10.0, MOUNTS), Goal(Measure.FILES, 2.0, DOWNLOADS)),
 }
 """By tree, and whether the proxy adds latency."""
+CACHE_PART = 4
+"""The cache takes one part in so many of the dataset, where an order is known."""
+ORDER_GOALS = {True: (Goal(Measure.SHARE, plus=2.0),), False: ()}
+"""By whether the order is handed in."""
 SPARSE_GOALS = {"none": Goal(Measure.SHARE, plus=0.03), "auto": Goal(Measure.SHARE, plus=0.10)}
 
 
@@ -75,6 +81,26 @@ class RaceEpochs:
                 contestants[NATIVE] = self._of_native(mount)
         contestants |= {one.name: self._of_download(one, cold, delay) for one in race.downloads.values()}
         race.run(rows, contestants)
+        self._limit(rows[cold], delay)
+
+    def _limit(self, cold: Row, delay: float) -> None:
+        """Add the row of a bare loop of ranged GETs over what dvfs has in the bucket, beside its figure of *cold*."""
+        race, key = self._race, cold.key.replace(".cold.", ".limit.")
+        title = cold.title.partition(" (")[0].replace(
+            "cold epoch, 16 threads", "a bare loop of ranged GETs, 16 threads"
+        )
+        row = Row(key, f"{title} (dvfs: its cold epoch)", Measure.BYTES)
+        if DVFS in cold.figures:
+            row.figures[DVFS] = cold.figures[DVFS]
+
+        def turn(one: Objects) -> Turn:
+            def work() -> Iterator[tuple[str, Taken]]:
+                with race.latency(delay):
+                    yield key, race.counted(lambda: one.ranges(race.dvfs.dvfs.prefix, self._tree.bytes))
+
+            return Turn((key,), work)
+
+        race.run({key: row}, {one.name: turn(one) for one in race.downloads.values() if isinstance(one, Objects)})
 
     def _of_mount(self, mount: Mount, cold: str, delay: float) -> Turn:
         race, tree = self._race, self._tree if mount.name == DVFS else self._sample
@@ -156,6 +182,40 @@ class RaceEpochs:
                 remove_tree(cache)
 
         return Turn((key,), work)
+
+    def ordered(self) -> None:
+        """Add the rows of a shuffled epoch through a cache that holds a quarter, its order handed in, and not."""
+        race, tree = self._race, self._tree
+        mount = race.dvfs.with_options("--cache-size", str(tree.bytes // CACHE_PART))
+        for is_known, goals in ORDER_GOALS.items():
+            key = f"{tree.name}.small-cache.{'order' if is_known else 'auto'}"
+            known = "known" if is_known else "not known"
+            title = f"{tree.name}: shuffled epoch, 16 threads, ~0 ms, cache of a quarter, order {known}"
+            row = Row(key, title, Measure.SHARE, goals=goals, shows=(Measure.FILES,), total_bytes=tree.bytes)
+            race.run({key: row}, {DVFS: self._ordered_turn(mount, key, is_known)})
+
+    def _ordered_turn(self, mount: DvfsMount, key: str, is_known: bool) -> Turn:
+        race, tree = self._race, self._tree
+
+        def work() -> Iterator[tuple[str, Taken]]:
+            cache = race.new_folder()
+            try:
+                race.forget()
+                with mount.mounted(tree.name, cache) as place:
+                    yield key, race.counted(lambda: self._read_in_order(mount, place, is_known), until_quiet=True)
+            finally:
+                remove_tree(cache)
+
+        return Turn((key,), work)
+
+    def _read_in_order(self, mount: DvfsMount, place: Place, is_known: bool) -> Taken:
+        if is_known:
+            with tempfile.NamedTemporaryFile() as file:
+                names = shuffled(list(self._tree.files), self._order + 1)
+                file.write(b"".join(name + b"\0" for name in names))
+                file.flush()
+                mount.dvfs.run("prefetch", "-q", "-0", "--order", file.name, str(place.directory))
+        return self._read(place, self._tree, COLD_THREADS)
 
     def _read_few(self, place: Place, few: Tree, truth: Read) -> Taken:
         read = self._race.programs.read_epoch(place.directory, few.list_file, threads=DISK_THREADS)

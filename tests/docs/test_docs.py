@@ -71,7 +71,7 @@ def options_of(command: click.Command) -> dict[str, click.Option]:
 
 
 def documented() -> dict[str, set[str]]:
-    """Return the words of the options that docs/COMMANDS.md, VERSIONS.md, EDITING.md and PREFETCH.md give each command."""
+    """Return the words of the options that docs/COMMANDS.md and the pages in OPTIONS give each command."""
     shared = {title: words_in(section(COMMANDS, heading)) for title, heading in GROUPS.items()}
     found: dict[str, set[str]] = {}
     for heading, body in sections(OPTIONS, level=3):
