@@ -109,6 +109,13 @@ class Dvfs:
         variables = self._variables if cache is None else self._variables | {"DVFS_CACHE_DIR": str(cache)}
         return self._programs.run([*DVFS, *words], variables)
 
+    def run_and_weigh(self, *words: str, cache: Path) -> tuple[Ran, Usage]:
+        """Do as `run`; also return what the program used."""
+        file = self._folder / "used"
+        command = [sys.executable, "-m", "bench.peak", str(file), *words]
+        ran = self._programs.run(command, self._variables | {"DVFS_CACHE_DIR": str(cache)})
+        return ran, Usage(**json.loads(file.read_text()))
+
     def python(self, module: str, *words: str) -> Ran:
         """Run *module* with the settings of these commands. Raises Failed."""
         return self._programs.run([sys.executable, "-m", module, *words], self._variables)

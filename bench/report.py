@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.figures import put_into_page
 from bench.programs import shown_bytes
 from bench.timing import Against, Goal, Row
 
@@ -112,23 +111,9 @@ def from_json(document: dict[str, Any]) -> tuple[list[Row], dict[str, str]]:
     return rows, document["about"]
 
 
-def write_json(folder: Path, rows: Sequence[Row], about: dict[str, str]) -> Path:
-    """Write all figures to a new file in *folder* and to `latest.json` beside it; return the first."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{about['scale']}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    text = json.dumps(to_json(rows, about), indent=1) + "\n"
-    path.write_text(text)
-    (folder / "latest.json").write_text(text)
-    return path
-
-
 def write_docs(path: Path, rows: Sequence[Row], about: dict[str, str]) -> None:
     """Put the table between the markers in the file at *path*. Raises ValueError when they are not there."""
-    before, found, rest = path.read_text().partition(BEGIN)
-    _, found_end, after = rest.partition(END)
-    if not found or not found_end:
-        raise ValueError(f"{path} has no section for the figures")
-    path.write_text(f"{before}{BEGIN}\n{markdown(rows, about)}{END}{after}")
+    put_into_page(path, BEGIN, END, markdown(rows, about))
 
 
 def _seconds(taken: Sequence[float]) -> str:

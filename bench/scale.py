@@ -51,6 +51,24 @@ class Versions:
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """How far growth is followed: versions of so many *entries*; lineages of so many versions, the *depths*.
+
+    Each version of a lineage has *lineage_entries*. All is measured *rounds* times, and once more with *delay_seconds*
+    added to each request, by which those in a row are counted. Traffic has ended when there was none for
+    *quiet_seconds*. *disk_bytes* must be free.
+    """
+
+    entries: tuple[int, ...]
+    depths: tuple[int, ...]
+    lineage_entries: int
+    rounds: int
+    delay_seconds: float
+    disk_bytes: int
+    quiet_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """The sizes of one run.
 
@@ -76,6 +94,7 @@ class Scale:
     edits: Edits
     race: Race
     versions: Versions
+    growth: Growth
     threads: tuple[int, ...] = (1, 4, 16)
 
 
@@ -98,6 +117,7 @@ SCALES = {
             Edits(200, 50, 10, 8 * MIB, 1 * MIB, 1),
             Race(1, 2, 2, 16 * MIB),
             Versions(50, 1_000, 10),
+            Growth((500, 2_000), (1, 2), 500, 1, 0.05, 1 * GIB, quiet_seconds=0.2),
         ),
         Scale(
             "small",
@@ -115,6 +135,7 @@ SCALES = {
             Edits(2_000, 500, 100, 128 * MIB, 16 * MIB, 3),
             Race(3, 3, 2, 256 * MIB, slow_seconds=15.0),
             Versions(500, 20_000, 100),
+            Growth((10_000, 100_000), (1, 10), 10_000, 1, 0.5, 2 * GIB),
         ),
         Scale(
             "full",
@@ -132,6 +153,7 @@ SCALES = {
             Edits(20_000, 2_000, 100, 1 * GIB, 256 * MIB, 3),
             Race(3, 10, 10, 1 * GIB),
             Versions(10_000, 1_000_000, 1_000),
+            Growth((10_000, 100_000, 1_000_000, 10_000_000), (1, 10, 100, 1_000), 100_000, 3, 0.5, 8 * GIB),
         ),
     )
 }

@@ -37,7 +37,9 @@ _log = logging.getLogger(__name__)
 _FILL_BATCH_BLOCKS = 1024
 ORDER_WINDOW_BYTES = 256 << 20
 """So much of an order that is known is wanted ahead of its reader, where the cache is large enough."""
-
+INNER_BYTES = 8 << 20
+"""So much of the inner pages is fetched before anyone asks, half of what the memory for pages holds: all of them are
+hundreds of MB of a version of 10^9 entries, for each mount."""
 _WAIT_SECONDS = 0.5
 _LEAST_WINDOW_BYTES = 8 << 20
 _CACHE_SHARE = 4
@@ -56,10 +58,11 @@ class Prefetcher:
     """Fetches ahead for one mount of *source*, whose blocking view is *view*.
 
     *budget_bytes* returns what the cache may hold; it may block. *tail*: pages that come with the root, in one block,
-    and are never wanted by themselves. *verifies* tells of which files somebody else verifies cached blocks ahead:
-    there only those that are not cached are wanted. *replayed* returns the ranks of files that earlier runs read, in
-    the order of their first reads; it may wait. *own_ranges* is what *view* fetches by.
-    *first_reads* notes what is read. `note_read` and `note_missed_page` belong to the event loop.
+    and are never wanted by themselves. *inner_bytes*: levels of inner pages are fetched from the root down as long as
+    all of them together have no more stored bytes. *verifies* tells of which files somebody else verifies cached blocks
+    ahead: there only those that are not cached are wanted. *replayed* returns the ranks of files that earlier runs
+    read, in the order of their first reads; it may wait. *own_ranges* is what *view* fetches by. *first_reads* notes
+    what is read. `note_read` and `note_missed_page` belong to the event loop.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Prefetcher:
         budget_bytes: Callable[[], int],
         tail: BlockRef | None = None,
         read_ahead: ReadAhead | None = None,
+        inner_bytes: int = INNER_BYTES,
         verifies: Callable[[int], bool] = lambda inode: False,
         replayed: Callable[[], array[int]] | None = None,
         own_ranges: OwnRanges | None = None,
@@ -82,6 +86,7 @@ class Prefetcher:
         self._budget_bytes = budget_bytes
         self._tail = tail
         self._ahead = read_ahead or ReadAhead()
+        self._inner_bytes = inner_bytes
         self._verifies = verifies
         self._pages = PagesAhead()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -301,13 +306,16 @@ class Prefetcher:
 
     def _want_inner_pages(self) -> None:
         tree = self._source.tree
-        rows = [tree.root]
+        rows, left = [tree.root], self._inner_bytes
         while rows and rows[0].level > 1 and not self._stop.is_set():
             below = []
             for ref in rows:
                 page = tree.load(ref)
                 if isinstance(page, Inner):
                     below += page.children()
+            left -= sum(ref.block.stored for ref in below)
+            if left < 0:
+                return
             self._source.fetcher.want(ref.block for ref in below if not self._is_in_tail(ref.block))
             rows = below
         for ref in rows:

@@ -18,8 +18,10 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -33,6 +35,8 @@ MOST_HEAD_BYTES = 64 * 1024
 SOCKET_BYTES = 256 * 1024
 """Of an answer that its client no longer wants, not much more than this is fetched by anyone and counts."""
 _END_SECONDS = 10.0
+_QUIET_SECONDS = 1.0
+_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +276,25 @@ class Proxy:
     def counts(self) -> Traffic:
         """Return what went through since it began."""
         return Traffic(**self._order("counts"))
+
+    def quiet_counts(self, quiet_seconds: float = _QUIET_SECONDS) -> Traffic:
+        """Return the counts as soon as nothing went through for *quiet_seconds*, or after thirty times that."""
+        deadline = time.monotonic() + 30 * quiet_seconds
+        last, since = self.counts(), time.monotonic()
+        while time.monotonic() < min(since + quiet_seconds, deadline):
+            time.sleep(_POLL_SECONDS)
+            if (now := self.counts()) != last:
+                last, since = now, time.monotonic()
+        return last
+
+    @contextmanager
+    def latency(self, seconds: float) -> Iterator[None]:
+        """Hold back requests inside for *seconds* each."""
+        self.set_delay(seconds)
+        try:
+            yield
+        finally:
+            self.set_delay(0.0)
 
     def stop(self) -> None:
         """End it, and all connections through it."""

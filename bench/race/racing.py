@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ from bench.race import table
 from bench.race.downloads import Download, Dvc, boto3_objects, obstore_objects
 from bench.race.installing import Rivals, install
 from bench.race.mounts import Absent, DvfsMount, JuiceFs, Mount, Native, Rclone, S3fs
-from bench.race.proxy import Proxy, Traffic
+from bench.race.proxy import Proxy
 from bench.race.rows import DOWNLOADS, DVFS, Figure, Row, Taken
 from bench.scale import Scale
 from bench.session import Session, tell
@@ -32,10 +32,6 @@ class Turn:
 
     keys: tuple[str, ...]
     work: Callable[[], Iterator[tuple[str, Taken]]]
-
-
-_QUIET_SECONDS = 1.0
-_POLL_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -72,20 +68,15 @@ class Race:
         of_downloads = [file for one in self.downloads.values() for file in one.program_files]
         machine.forget(self.session.folder, (*self.session.program_files, *of_mounts, *of_downloads))
 
-    @contextmanager
-    def latency(self, seconds: float) -> Iterator[None]:
+    def latency(self, seconds: float) -> AbstractContextManager[None]:
         """Add *seconds* to each request inside."""
-        self.proxy.set_delay(seconds)
-        try:
-            yield
-        finally:
-            self.proxy.set_delay(0.0)
+        return self.proxy.latency(seconds)
 
     def counted(self, taken: Callable[[], Taken], *, until_quiet: bool = False) -> Taken:
         """Return what *taken* returns, with its traffic; *until_quiet*: also what comes after it, on its own."""
         before = self.proxy.counts()
         result = taken()
-        traffic = (self._quiet_counts() if until_quiet else self.proxy.counts()) - before
+        traffic = (self.proxy.quiet_counts() if until_quiet else self.proxy.counts()) - before
         return replace(result, requests=traffic.requests, sent=traffic.sent, fetched=traffic.fetched)
 
     def run(self, rows: Mapping[str, Row], contestants: Mapping[str, Turn]) -> None:
@@ -120,16 +111,6 @@ class Race:
             else:
                 tell(f"{one.name} took {name} in {time.monotonic() - began:.1f} s")
         return failed
-
-    def _quiet_counts(self) -> Traffic:
-        """Return the counts as soon as nothing went through for a second, or after half a minute of traffic."""
-        deadline = time.monotonic() + 30 * _QUIET_SECONDS
-        last, since = self.proxy.counts(), time.monotonic()
-        while time.monotonic() < min(since + _QUIET_SECONDS, deadline):
-            time.sleep(_POLL_SECONDS)
-            if (now := self.proxy.counts()) != last:
-                last, since = now, time.monotonic()
-        return last
 
 
 def in_turns(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from dvfs.fs.prefetch import Prefetch, Prefetcher
+from dvfs.fs.prefetch import INNER_BYTES, Prefetch, Prefetcher
 from dvfs.fs.readahead import RANDOM_READS
 from dvfs.fs.view import blocking_view, identity_of, nowait_view
 from dvfs.store.cache import Cache
 from dvfs.store.catalog.boundary import Boundaries
-from dvfs.store.catalog.inner import PageRef
+from dvfs.store.catalog.inner import Inner, PageRef
 from dvfs.store.catalog.pages import NotCached
 from dvfs.store.metrics import Metered
 from dvfs.store.version import Version
@@ -41,7 +42,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 class Opened:
     """The version, opened on an empty cache, with its prefetcher."""
 
-    def __init__(self, made: Made, folder: Path, mode: Prefetch, budget_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self, made: Made, folder: Path, mode: Prefetch, budget_bytes: int = 1 << 30, inner_bytes: int = INNER_BYTES
+    ) -> None:
         self.cache = Cache(folder, budget_bytes=budget_bytes, reserve_bytes=0)
         self.version: Version = made.open(self.cache, wrap=self._metered)
         identity = identity_of(opened(self.version))
@@ -49,7 +52,12 @@ class Opened:
         self.nowait = nowait_view(self.version, identity)
         budget = self.version.cache.info().budget_bytes
         self.prefetcher = Prefetcher(
-            self.version, self.waiting, mode, budget_bytes=lambda: budget, tail=self.version.root.tail
+            self.version,
+            self.waiting,
+            mode,
+            budget_bytes=lambda: budget,
+            tail=self.version.root.tail,
+            inner_bytes=inner_bytes,
         )
 
     def _metered(self, inner: object) -> Metered:
@@ -195,3 +203,40 @@ def test_pages_walked_in_order_come_several_to_a_request(open_it: Callable[..., 
         assert offset == FILES + 3
         requests.append(it.version.fetcher.stats().requests)
     assert requests[1] * 3 < requests[0]
+
+
+def test_inner_pages_come_level_by_level_as_far_as_they_fit(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(FILES):
+        (source / f"f{number:03}").write_bytes(b"%d" % number)
+    boundaries = Boundaries(leaf=SMALL, inner=SMALL)
+    made = make(source, tmp_path / "store", cutting=SMALL_CUTTING, boundaries=boundaries, tail_bytes=0)
+
+    def prefetched(name: str, inner_bytes: int) -> list[tuple[int, int]]:
+        """Return of each level below the root how many inner pages it has, and how many are cached."""
+        it = Opened(made, tmp_path / name, Prefetch.AUTO, inner_bytes=inner_bytes)
+        try:
+            it.prefetcher.start()
+            wait_until(lambda: all(thread.name != "dvfs-prefetch" for thread in threading.enumerate()))
+            assert it.version.fetcher.wait_idle(10)
+            found = [[ref.block for ref in level] for level in levels]
+            return [(len(level), sum(it.cache.has(block.digest) for block in level)) for level in found]
+        finally:
+            it.close()
+
+    levels: list[list[PageRef]] = []
+    it = Opened(made, tmp_path / "all", Prefetch.NONE)
+    rows = [it.version.tree.root]
+    while rows[0].level > 1:
+        pages = [it.version.tree.load(ref) for ref in rows]
+        rows = [ref for page in pages if isinstance(page, Inner) for ref in page.children()]
+        levels.append(rows)
+    it.close()
+    assert len(levels) >= 2
+    sizes = [sum(ref.block.stored for ref in level) for level in levels]
+
+    assert all(number == cached for number, cached in prefetched("enough", sum(sizes)))
+    *above, (number, cached) = prefetched("too little", sum(sizes) - 1)
+    assert all(number == cached for number, cached in above)
+    assert (number > 1, cached) == (True, 0)
