@@ -149,7 +149,8 @@ async def _serve(
                 if isinstance(operations, WritableOperations) and editing is not None:
                     handlers = Live(operations, editing, on_committed).handlers()
                     await nursery.start(serve_control, editing.folder.path, handlers)
-                await nursery.start(serve_control, control, Watch(operations).handlers())
+                watch = Watch(operations, source, prefetcher, options.prefetch, shim)
+                await nursery.start(serve_control, control, watch.handlers())
                 nursery.start_soon(announce)
                 await pyfuse3.main()
                 nursery.cancel_scope.cancel()
