@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from dvfs.fs.figures import Waits
 from dvfs.store.latencies import Histogram, Latencies
-from dvfs.store.stalls import NO_SECONDS, Cause, Course, Seconds
+from dvfs.store.stalls import Cause, Course, Seconds
 
 
 class Stall:
@@ -40,7 +40,7 @@ class Stalls:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._under_way: dict[Stall, None] = {}
-        self._ended: Seconds = NO_SECONDS
+        self._ended = [0.0] * len(Cause)
         self._reads = Histogram()
         self._count = 0
         self._count_of_reads = 0
@@ -65,7 +65,7 @@ class Stalls:
         if not self._under_way:
             self._some_seconds += self._clock() - self._some_since
         parts = stall.course.seconds()
-        self._ended = _sum(self._ended, parts)
+        _add(self._ended, parts)
         if stall.is_read:
             self._reads.add(sum(parts))
 
@@ -81,9 +81,9 @@ class Stalls:
     def waits(self) -> Waits:
         """Return what all requests waited for until now, those under way too."""
         parts = [stall.course.seconds() for stall in self._under_way]
-        sums = self._ended
+        sums = list(self._ended)
         for part in parts:
-            sums = _sum(sums, part)
+            _add(sums, part)
         some = self._clock() - self._some_since if parts else 0.0
         return Waits(
             count=self._count,
@@ -95,5 +95,6 @@ class Stalls:
         )
 
 
-def _sum(one: Seconds, other: Seconds) -> Seconds:
-    return tuple([first + second for first, second in zip(one, other, strict=True)])
+def _add(sums: list[float], more: Seconds) -> None:
+    for index, seconds in enumerate(more):
+        sums[index] += seconds

@@ -58,15 +58,19 @@ class Course:
         self._at: Cause | Course = at
         self._since = clock()
         self._base = NO_SECONDS  # of the course that is followed, when that began
-        self._sums = NO_SECONDS
+        self._sums = [0.0] * len(Cause)
 
     def enter(self, at: Cause | Course) -> Cause | Course:
         """Be at the cause *at* from now on, or follow that course; return what was before."""
         with self._lock:
-            now = self._clock()
-            self._sums = self._sums_at(now)
-            before, self._at, self._since = self._at, at, now
-            self._base = at.seconds() if isinstance(at, Course) else NO_SECONDS
+            before, now = self._at, self._clock()
+            if type(before) is Cause:
+                self._sums[before] += now - self._since
+            else:
+                self._sums = list(self._sums_at(now))
+            self._at, self._since = at, now
+            if type(at) is Course:
+                self._base = at.seconds()
         return before
 
     def seconds(self) -> Seconds:
@@ -75,10 +79,13 @@ class Course:
             return self._sums_at(self._clock())
 
     def _sums_at(self, moment: float) -> Seconds:
-        at, sums = self._at, self._sums
+        at = self._at
         if isinstance(at, Course):
-            return tuple([was + now - then for was, now, then in zip(sums, at.seconds(), self._base, strict=True)])
-        return (*sums[:at], sums[at] + moment - self._since, *sums[at + 1 :])
+            there = at.seconds()
+            return tuple([was + now - then for was, now, then in zip(self._sums, there, self._base, strict=True)])
+        sums = list(self._sums)
+        sums[at] += moment - self._since
+        return tuple(sums)
 
 
 class _Here(threading.local):
@@ -112,14 +119,19 @@ class at:  # reads as a word: `with at(Cause.DISK):`
         self._course.enter(self._before)
 
 
-@contextmanager
-def within(course: Course) -> Iterator[None]:
-    """Have *course* be that of this thread."""
-    before, _here.course = _here.course, course
-    try:
-        yield
-    finally:
-        _here.course = before
+class within:
+    """A context in which *course* is that of this thread."""
+
+    __slots__ = ("_before", "_course")
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+
+    def __enter__(self) -> None:
+        self._before, _here.course = _here.course, self._course
+
+    def __exit__(self, *_: object) -> None:
+        _here.course = self._before
 
 
 @contextmanager
