@@ -21,7 +21,7 @@ class Asked:
     """
 
     def __init__(self, mounts: Mounts, path: Path, *, answer_seconds: float = ANSWER_SECONDS) -> None:
-        found = mounts.holding(path)
+        found = mounts.named(path) or mounts.holding(path)
         if found is None:
             raise NotFound(f"{path} is in no mount of dvfs", hint="`dvfs mounts` lists them")
         self.mount: Mount = found

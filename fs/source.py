@@ -16,7 +16,7 @@ from dvfs.store.catalog.blocktree import BlocksPage
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.pages import Page
 from dvfs.store.catalog.tree import Tree
-from dvfs.store.fetch import FetchStats
+from dvfs.store.fetch_stats import FetchStats
 
 
 class Blocks(Protocol):

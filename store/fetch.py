@@ -20,7 +20,6 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from dvfs.store.backend import Backend
 from dvfs.store.block import BlockRef
@@ -31,45 +30,13 @@ from dvfs.store.externals import Externals
 from dvfs.store.fetch_memory import MemoryBlocks
 from dvfs.store.fetch_pack import PackReader, check_ref
 from dvfs.store.fetch_queue import WantedBlocks, in_one_request
-from dvfs.store.latencies import Latencies
+from dvfs.store.fetch_stats import FetchStats
 from dvfs.store.log_once import LogOnce
-from dvfs.store.retry import Repeats
 from dvfs.store.stalls import Cause, Course, at, here
 
 _log = logging.getLogger(__name__)
 
 _WANT_BATCH = 128
-
-
-@dataclass(frozen=True, slots=True)
-class FetchStats:
-    """Counters since the fetcher was made.
-
-    *requests* sent for blocks, *bytes_fetched* stored bytes received, *raw_bytes* of verified blocks made of them;
-    *ahead_bytes*: stored bytes of blocks that nobody had asked for when they were requested; *latencies* of requests,
-    *repeats*: what was tried again. *hits* and *misses* of callers that asked for bytes, *joins*: misses that found the
-    block on its way, *errors*: blocks that could not be had. What callers asked for: *memory_bytes* were in memory,
-    *cache_bytes* in files of the cache, *missed_bytes* had to be waited for.
-
-    Now: *wanted* blocks in the queue, requests *under_way* of *parallel* at most.
-    """
-
-    requests: int
-    bytes_fetched: int
-    raw_bytes: int
-    hits: int
-    misses: int
-    joins: int
-    errors: int
-    memory_bytes: int
-    cache_bytes: int
-    missed_bytes: int
-    ahead_bytes: int
-    latencies: Latencies
-    repeats: Repeats
-    wanted: int
-    under_way: int
-    parallel: int
 
 
 class _Flight:

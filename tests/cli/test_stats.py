@@ -136,7 +136,7 @@ def test_a_daemon_that_is_stopped_is_told_of(dvfs: Program, mounted: Path) -> No
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            ran = dvfs("why-slow", "mnt", "--since-mount")
+            ran = dvfs.process("why-slow", "mnt/never/looked/up", "--since-mount")
             assert (ran.code, ran.out) == (6, "")
             assert ran.err == "error: the mount does not answer within 5 s\nhint: its log says what it is at\n"
             _, err = process.communicate(timeout=60)
@@ -146,6 +146,18 @@ def test_a_daemon_that_is_stopped_is_told_of(dvfs: Program, mounted: Path) -> No
         finally:
             os.kill(pid, signal.SIGCONT)
     assert told(dvfs)["pid"] == pid
+
+
+def test_watching_ends_with_a_mount_that_goes_while_it_is_asked(dvfs: Program, mounted: Path) -> None:
+    pid = told(dvfs)["pid"]
+    with watching(dvfs) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.5)  # by then it has asked
+        os.kill(pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["stats", "why-slow"])

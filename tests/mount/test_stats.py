@@ -195,19 +195,26 @@ def test_streams_are_measured_too(mounter: Mounter, tmp_path: Path) -> None:
     assert found.waits.other_seconds < found.waits.seconds / 2
 
 
-def test_edits_that_need_the_version_wait_too(mounter: Mounter, made: Made) -> None:
+@pytest.mark.parametrize("zero_open", [True, False])
+def test_edits_that_need_the_version_wait_too(mounter: Mounter, made: Made, zero_open: bool) -> None:
+    """A part of a page is written: the kernel reads the rest, or, if it holds nothing back, the daemon does."""
     told = {"overlay": str(mounter.folder / "overlay"), "delay_seconds": DELAY}
-    mounted = mounter(made, told=told, writable=True)
-    name = mounted.directory / "d2/f20"
-    with name.open("r+b", buffering=0) as file:
+    mounted = mounter(made, told=told, writable=True, zero_open=zero_open)
+    for name in ("d2/f20", "d4/f40"):
+        (mounted.directory / name).lstat()
+    first = figures(mounted)
+    with (mounted.directory / "d2/f20").open("r+b", buffering=0) as file:
         file.seek(100)
         file.write(b"x")
         os.fsync(file.fileno())
+    second = figures(mounted)
     read_uncached(mounted.directory / "d4/f40")
-    found = figures(mounted)
-    assert found.reads.bytes >= FILE_BYTES
-    assert found.waits.network_seconds >= 2 * DELAY
-    assert sum(causes(found.waits).values()) == pytest.approx(found.waits.seconds)
+    third = figures(mounted)
+    assert ((second - first).reads.waited > 0) is zero_open
+    for found in (second - first, third - second):
+        assert found.waits.network_seconds >= DELAY
+        assert sum(causes(found.waits).values()) == pytest.approx(found.waits.seconds)
+    assert (third - second).reads.bytes >= FILE_BYTES
 
 
 def test_asking_costs_no_request_and_no_message(mounter: Mounter, made: Made) -> None:
