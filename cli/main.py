@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "use": "Choose the dataset that commands mean when none is named.",
         "log": "Show the lineage of a version as a graph.",
         "runs": "List the runs that made and read a version.",
+        "traces": "List the orders of first reads that are kept with a version.",
     },
     "Look after versions": {
         "publish": "Publish a finalized version.",
@@ -55,6 +56,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "stats": "Tell what a mount did since it began.",
         "why-slow": "Say what reading from a mount waits for.",
         "warm": "Fill the cache with a version.",
+        "prefetch": "Tell a mount in which order its files will be read.",
     },
     "Edit a mount": {
         "status": "Say what was edited.",

@@ -120,7 +120,7 @@ def small_cache(window: Figures) -> Finding | None:
         "cache_small",
         _part(window, Cause.NETWORK) * 0.95,
         f"the cache keeps {_size(cache.budget_bytes)}, the files of the version have {_size(cache.version_bytes)}",
-        "a larger `--cache-size`, or fewer files a run",
+        "a larger `--cache-size`; where the order of reads is known, `dvfs prefetch --order`",
     )
 
 

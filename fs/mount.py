@@ -15,11 +15,13 @@ import os
 import signal
 import sys
 import threading
+from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dvfs.fs.first_reads import FirstReads
 from dvfs.fs.mountinfo import canonical
 from dvfs.fs.mountpoint import check_machine
 from dvfs.fs.mounts import Mount, Mounts, started_at
@@ -110,6 +112,8 @@ def _run(
     try:
         from dvfs.fs.serve import serve
 
+        first_reads = FirstReads(opened.source.tree.entries) if opened.keep_trace is not None else None
+
         def ready(device: str) -> None:
             mount = _mount(options, opened, device, log)
             table.add(mount)
@@ -127,8 +131,10 @@ def _run(
                 table.add(noted[-1])
 
         with table.own_control_folder(options.directory) as control:
-            serve(options, opened, control, ready, committed)
+            serve(options, opened, control, ready, committed, first_reads)
         _log.info("unmounted %s", options.directory)
+        if opened.keep_trace is not None and first_reads is not None:
+            _keep(opened.keep_trace, first_reads)
     finally:
         for mount in noted:
             table.remove(mount)
@@ -150,6 +156,14 @@ def _mount(options: MountOptions, opened: OpenedVersion, device: str, log: Path 
         options={key: value for key, value in shown.items() if key not in ("directory", "state_dir")},
         overlay="" if opened.folder is None else opened.folder.path.name,
     )
+
+
+def _keep(keep_trace: Callable[[array[int]], None], first_reads: FirstReads) -> None:
+    """Keep the trace, for which nothing else is given up."""
+    try:
+        keep_trace(first_reads.ranks)
+    except DvfsError as exc:
+        _log.warning("the trace of %d files is not kept: %s", len(first_reads.ranks), exc.message)
 
 
 def _close(opened: OpenedVersion) -> None:

@@ -1,7 +1,8 @@
 """Fetches before anybody asks: what `ReadAhead` expects, and whole versions.
 
-Modes: `none` fetches nothing ahead; `auto` what is expected, and, once reads look random, the whole version if the
-cache's budget holds it; `all` the whole version from the start.
+Modes: `none` fetches nothing ahead; `auto` what is expected, what earlier runs read, and, once reads look random, the
+whole version if the cache's budget holds it; `all` the whole version from the start. In each of them files are fetched
+in an order that somebody hands in.
 
 Daemon threads, begun when first needed, walk the catalog and want blocks; the fetcher's own threads fetch them.
 What goes wrong is logged and given up: whoever reads meets the error itself.
@@ -14,9 +15,14 @@ import logging
 import queue
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 
+from dvfs.fs.first_reads import FirstReads
+from dvfs.fs.known_order import KnownOrder
+from dvfs.fs.ordered import HEAD_BYTES, OrderedFiles, alone_for, checked
+from dvfs.fs.own_ranges import Alone, OwnRanges
 from dvfs.fs.readahead import EntriesAhead, FileAhead, Job, PagesAhead, ReadAhead
 from dvfs.fs.source import Source
 from dvfs.fs.view import File, View
@@ -29,8 +35,9 @@ from dvfs.store.errors import DvfsError
 _log = logging.getLogger(__name__)
 
 _FILL_BATCH_BLOCKS = 1024
-_HEAD_BYTES = 2 << 20
-"""Of a large file that may come next, so much is wanted; its reader's own window takes over."""
+ORDER_WINDOW_BYTES = 256 << 20
+"""So much of an order that is known is wanted ahead of its reader, where the cache is large enough."""
+
 _WAIT_SECONDS = 0.5
 _LEAST_WINDOW_BYTES = 8 << 20
 _CACHE_SHARE = 4
@@ -50,7 +57,9 @@ class Prefetcher:
 
     *budget_bytes* returns what the cache may hold; it may block. *tail*: pages that come with the root, in one block,
     and are never wanted by themselves. *verifies* tells of which files somebody else verifies cached blocks ahead:
-    there only those that are not cached are wanted. `note_read` and `note_missed_page` belong to the event loop.
+    there only those that are not cached are wanted. *replayed* returns the ranks of files that earlier runs read, in
+    the order of their first reads; it may wait. *own_ranges* is what *view* fetches by.
+    *first_reads* notes what is read. `note_read` and `note_missed_page` belong to the event loop.
     """
 
     def __init__(
@@ -63,6 +72,9 @@ class Prefetcher:
         tail: BlockRef | None = None,
         read_ahead: ReadAhead | None = None,
         verifies: Callable[[int], bool] = lambda inode: False,
+        replayed: Callable[[], array[int]] | None = None,
+        own_ranges: OwnRanges | None = None,
+        first_reads: FirstReads | None = None,
     ) -> None:
         self._source = source
         self._view = view
@@ -77,11 +89,21 @@ class Prefetcher:
         self._stop = threading.Event()
         self._fills = False
         self._is_off = mode is Prefetch.NONE
+        self._replayed = replayed if mode is Prefetch.AUTO else None
+        self._is_replaying = False
+        self._own_ranges = own_ranges or OwnRanges(source.fetcher.cached, Alone.NONE)
+        self._files = OrderedFiles(source, self._own_ranges)
+        self._first_reads = first_reads
+        self._order: KnownOrder | None = None
+        self._order_lock = threading.Lock()
 
     def start(self) -> None:
         """Begin: inner pages are wanted, and in mode `all` the whole version is."""
         if not self._is_off:
             self._run(self._prepare)
+        if self._replayed is not None:
+            self._is_replaying = True
+            self._run(self._replay)
         if self._mode is Prefetch.ALL:
             self._begin_fill()
 
@@ -90,6 +112,28 @@ class Prefetcher:
         self._stop.set()
         self._is_off = True
         self._jobs.put(None)
+        with self._order_lock:
+            if self._order is not None:
+                self._order.end()
+
+    def follow(self, ranks: array[int]) -> None:
+        """Fetch the files of *ranks*, which will be read in that order, ahead of their reader; no other order any more.
+
+        May wait. Raises IndexError for a rank that the version does not have.
+        """
+        tree, budget = self._source.tree, self._budget_bytes()
+        checked(ranks, tree.entries)
+        alone = alone_for(len(ranks), self._source, budget)
+        window = min(ORDER_WINDOW_BYTES, budget // _CACHE_SHARE)
+        order = KnownOrder(ranks, window_bytes=window)
+        with self._order_lock:
+            if self._stop.is_set():
+                return
+            if self._order is not None:
+                self._order.end()
+            self._own_ranges.fetch_alone(alone)
+            self._order = order
+        self._run(lambda: self._files.follow(order))
 
     @property
     def is_filling(self) -> bool:
@@ -98,6 +142,15 @@ class Prefetcher:
 
     def note_read(self, inode: int, file: File, start: int, length: int, *, waited: bool) -> None:
         """Take note of a read of *file*, which *waited* or was served at once. Never blocks."""
+        if self._first_reads is not None:
+            self._first_reads.note(file.rank)
+        order = self._order
+        if order is not None:
+            order.note_read(file.rank, is_begin=start == 0)
+            if order.is_read:
+                self._order = None
+            if file.size <= HEAD_BYTES:
+                return
         if self._is_off:
             return
         job = self._ahead.note(inode, file.rank, file.size, start, length, waited=waited)
@@ -106,7 +159,7 @@ class Prefetcher:
             if not self._works:
                 self._works = True
                 self._run(self._work)
-        if self._mode is Prefetch.AUTO and self._ahead.looks_random:
+        if self._mode is Prefetch.AUTO and self._ahead.looks_random and order is None and not self._is_replaying:
             self._begin_fill()
 
     def note_missed_page(self, ref: PageRef) -> None:
@@ -160,7 +213,7 @@ class Prefetcher:
             return
         refs: dict[bytes, BlockRef] = {}
         size, stop = 0, job.first
-        for rank, blocks in self._blocks(job.first, head_bytes=_HEAD_BYTES):
+        for rank, blocks in self._blocks(job.first, head_bytes=HEAD_BYTES):
             stop = rank + 1
             for block in blocks:
                 size += 0 if block.digest in refs else block.raw
@@ -191,25 +244,46 @@ class Prefetcher:
                 self._fills = False
                 return
         _log.info("fetching the whole version, %d bytes", size)
-        batch: dict[bytes, BlockRef] = {}
+        self._fill_with(itertools.chain.from_iterable(blocks for _, blocks in self._blocks(0)), budget)
+
+    def _replay(self) -> None:
+        try:
+            assert self._replayed is not None
+            ranks = checked(self._replayed(), self._source.tree.entries)
+            if not ranks:
+                return
+            budget = self._budget_bytes()
+            _log.info("fetching %d files that were read before", len(ranks))
+            self._own_ranges.fetch_alone(alone_for(len(ranks), self._source, budget))
+            blocks = itertools.chain.from_iterable(blocks for _, blocks in self._files.blocks(ranks))
+            self._fill_with(blocks, budget, in_order=True)
+        finally:
+            self._is_replaying = False
+
+    def _fill_with(self, blocks: Iterable[BlockRef], budget: int, *, in_order: bool = False) -> None:
+        """Want *blocks* until they fill the *budget*, a batch at a time in the order of packs, or all *in_order*."""
+        batch: list[BlockRef] = []
+        seen: set[bytes] = set()
         wanted = 0
-        for block in itertools.chain.from_iterable(blocks for _, blocks in self._blocks(0)):
-            if block.digest in batch:
+        for block in blocks:
+            if block.digest in seen:
                 continue
             wanted += block.raw
             if wanted > budget or self._stop.is_set():
                 break  # more would push out what came first
-            batch[block.digest] = block
+            seen.add(block.digest)
+            batch.append(block)
             if len(batch) >= _FILL_BATCH_BLOCKS:
-                self._want_all(batch)
-                batch = {}
-        self._want_all(batch)
+                self._want_all(batch, in_order)
+                batch = []
+        self._want_all(batch, in_order)
 
-    def _want_all(self, batch: dict[bytes, BlockRef]) -> None:
-        """Want *batch* in the order of packs, and wait until there is room for another."""
-        refs = sorted(batch.values(), key=lambda ref: (ref.storage, ref.pack, ref.offset))
+    def _want_all(self, refs: list[BlockRef], in_order: bool) -> None:
+        """Want *refs*, and wait until there is room for others."""
+        if not in_order:
+            refs.sort(key=lambda ref: (ref.storage, ref.pack, ref.offset))
         while refs and not self._stop.is_set():
-            taken = self._source.fetcher.want(refs, urgent=False)
+            taken = self._source.fetcher.want(refs, urgent=False, sparing=self._own_ranges.is_sparing)
             refs = refs[taken:]
             if refs:
                 self._source.fetcher.wait_idle(_WAIT_SECONDS)

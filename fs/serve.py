@@ -21,10 +21,12 @@ import trio
 
 from dvfs.fs import zeroopen
 from dvfs.fs.control import serve_control
+from dvfs.fs.first_reads import FirstReads
 from dvfs.fs.mountinfo import mounted_at
 from dvfs.fs.mountpoint import prepare
 from dvfs.fs.options import MountOptions
-from dvfs.fs.own_ranges import OwnRanges
+from dvfs.fs.orders import Orders
+from dvfs.fs.own_ranges import Alone, OwnRanges
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
 from dvfs.fs.source import Committed, OpenedVersion
@@ -51,11 +53,12 @@ def serve(
     control: Path,
     on_ready: Callable[[str], None],
     on_committed: Callable[[Committed], None],
+    first_reads: FirstReads | None = None,
 ) -> None:
     """Mount *opened* as *options* say, call *on_ready* with its device once it answers, return when it is unmounted.
 
     Requests are taken at the control socket in folder *control*. *on_committed* is told each version that a writable
-    mount goes on as.
+    mount goes on as. *first_reads* notes which files are read.
 
     SIGTERM, SIGINT and SIGHUP unmount. Raises InvalidInput, NotFound, WrongState when it cannot be mounted.
     """
@@ -65,7 +68,7 @@ def serve(
         if options.writable:
             shim.set_writable()
     try:
-        trio.run(_serve, options, opened, control, shim, on_ready, on_committed)
+        trio.run(_serve, options, opened, control, shim, on_ready, on_committed, first_reads)
     except BaseExceptionGroup as group:
         raise _first(group) from group
 
@@ -77,6 +80,7 @@ async def _serve(
     shim: zeroopen.Shim | None,
     on_ready: Callable[[str], None],
     on_committed: Callable[[Committed], None],
+    first_reads: FirstReads | None,
 ) -> None:
     import pyfuse3
 
@@ -89,22 +93,27 @@ async def _serve(
     words = fuse_options(options, opened)
     identity = identity_of(opened)
     root_rank = root_rank_of(source.tree, options.subdir)
-    own_ranges = OwnRanges(source.fetcher.cached) if options.prefetch == Prefetch.NONE else None
+    mode = Prefetch(options.prefetch)
+    own_ranges = OwnRanges(source.fetcher.cached, Alone.FIRST if mode is Prefetch.NONE else Alone.NONE)
     waiting = blocking_view(source, identity, root_rank, own_ranges)
     nowait = nowait_view(source, identity, root_rank, own_ranges)
-    fetches_ahead = own_ranges is None and options.read_ahead_bytes >= STREAM_BYTES
+    fetches_ahead = mode is not Prefetch.NONE and options.read_ahead_bytes >= STREAM_BYTES
     blocks = source.fetcher
     stretches = Stretches(source.pages.load_blocks, read_block(blocks, ahead=fetches_ahead), blocks.foresee)
     prefetcher = Prefetcher(
         source,
         waiting,
-        Prefetch(options.prefetch),
+        mode,
         budget_bytes=opened.budget_bytes,
         tail=opened.tail,
         read_ahead=ReadAhead(max_window_bytes=options.read_ahead_bytes),
         verifies=stretches.has,
+        replayed=opened.replayed,
+        own_ranges=own_ranges,
+        first_reads=first_reads,
     )
     threads = Threads()
+    orders = Orders(control, prefetcher, threads)
     has_begun = trio.Event()
     make_operations: Callable[..., VersionOperations] = ReadOnlyOperations
     editing = open_overlay(options, opened, nowait, waiting) if options.writable else None
@@ -150,7 +159,8 @@ async def _serve(
                     handlers = Live(operations, editing, on_committed).handlers()
                     await nursery.start(serve_control, editing.folder.path, handlers)
                 watch = Watch(operations, source, prefetcher, options.prefetch, shim)
-                await nursery.start(serve_control, control, watch.handlers())
+                answers = watch.handlers() | ({} if options.writable else orders.handlers())
+                await nursery.start(serve_control, control, answers)
                 nursery.start_soon(announce)
                 await pyfuse3.main()
                 nursery.cancel_scope.cancel()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,7 +33,7 @@ class Blocks(Protocol):
 
     def readinto_nowait(self, ref: BlockRef, start: int, view: memoryview) -> bool: ...
 
-    def want(self, refs: Iterable[BlockRef], *, urgent: bool = True) -> int: ...
+    def want(self, refs: Iterable[BlockRef], *, urgent: bool = True, sparing: bool = False) -> int: ...
 
     def wait_idle(self, timeout_seconds: float | None = None) -> bool: ...
 
@@ -96,7 +97,9 @@ class OpenedVersion:
     *id*, *name* (project/name), *version*, *digest* (hex): what it is. *budget_bytes* returns the bytes that the cache
     may take; it may block. *close* lets go of all that was opened; nothing is read after it. *tail*: pages of the
     catalog that come with its root, in one block. *folder*: of the overlay that takes edits, of *store*, its URL.
-    *on_mounted* is called once the mount answers; it returns at once.
+    *on_mounted* is called once the mount answers; it returns at once. *replayed* returns the ranks of the files that
+    earlier runs read, in their order; it may wait. *keep_trace*, where one is recorded, is given those of this mount at
+    its end.
     """
 
     source: MountedSource
@@ -110,6 +113,8 @@ class OpenedVersion:
     folder: Folder | None = None
     store: str = ""
     on_mounted: Callable[[], None] | None = None
+    replayed: Callable[[], array[int]] | None = None
+    keep_trace: Callable[[array[int]], None] | None = None
 
     @property
     def title(self) -> str:

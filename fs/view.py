@@ -118,6 +118,8 @@ class View:
         self._listings: dict[int, tuple[int, int]] = {}
         self._files: dict[int, File] = {}
         self._span: tuple[int, int] | None = None if root_rank else (1, tree.entries)
+        if own_ranges is not None:
+            own_ranges.on_change(self._files.clear)
 
     def identify(self, identity: Identity) -> None:
         """Have extended attributes say *identity* from now on."""

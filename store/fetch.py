@@ -178,9 +178,10 @@ class Fetcher:
         """Have the disk begin to read *ref*, if it is cached: it will be read soon."""
         self._cache.foresee(ref.digest)
 
-    def want(self, refs: Iterable[BlockRef], *, urgent: bool = True) -> int:
+    def want(self, refs: Iterable[BlockRef], *, urgent: bool = True, sparing: bool = False) -> int:
         """Have *refs* fetched in the background, those not *urgent* after all that are; return how many were taken.
 
+        Between those that are *sparing* no more bytes are fetched than they have themselves.
         Cached blocks that are urgent are opened and verified. Best effort: beyond the queue's capacity they are not
         taken, and what goes wrong later is logged, once for each cause. Never blocks, raises nothing. A wanted block
         that somebody asks for is fetched at once.
@@ -193,7 +194,9 @@ class Fetcher:
             with self._state:  # for a batch at a time, so that nobody waits for a long list
                 done |= self._flights.keys()
                 for ref in possible:
-                    if self._closed or (ref.digest not in done and not self._queue.add(ref, urgent=urgent)):
+                    if self._closed or (
+                        ref.digest not in done and not self._queue.add(ref, urgent=urgent, sparing=sparing)
+                    ):
                         return taken
                     taken += 1
                 if self._queue:

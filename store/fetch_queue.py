@@ -16,7 +16,8 @@ _Place = tuple[int, bytes]
 class WantedBlocks:
     """At most *capacity* wanted blocks: urgent ones first, then in the order they were wanted.
 
-    Two blocks of one pack are neighbours when at most *gap_bytes* lie between them.
+    Two blocks of one pack are neighbours when at most *gap_bytes* lie between them; where one is sparing, not more than
+    that has itself.
     """
 
     def __init__(self, capacity: int, gap_bytes: int) -> None:
@@ -24,6 +25,7 @@ class WantedBlocks:
         self._gap_bytes = gap_bytes
         self._urgent: dict[bytes, BlockRef] = {}
         self._others: dict[bytes, BlockRef] = {}
+        self._sparing: set[bytes] = set()
         self._packs: dict[tuple[int, bytes], list[_Place]] = {}
         self.stored_bytes = 0
         """Stored bytes of all blocks in the queue."""
@@ -34,7 +36,7 @@ class WantedBlocks:
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._urgent or digest in self._others
 
-    def add(self, ref: BlockRef, *, urgent: bool) -> bool:
+    def add(self, ref: BlockRef, *, urgent: bool, sparing: bool = False) -> bool:
         """Append *ref*; return False when there is no room. A block that becomes urgent moves to the urgent ones."""
         waiting = self._others.get(ref.digest)
         if waiting is not None or ref.digest in self._urgent:
@@ -44,6 +46,8 @@ class WantedBlocks:
         if len(self) >= self._capacity:
             return False
         (self._urgent if urgent else self._others)[ref.digest] = ref
+        if sparing:
+            self._sparing.add(ref.digest)
         insort(self._packs.setdefault((ref.storage, ref.pack), []), (ref.offset, ref.digest))
         self.stored_bytes += ref.stored
         return True
@@ -53,6 +57,7 @@ class WantedBlocks:
         ref = self._urgent.pop(digest, None) or self._others.pop(digest, None)
         if ref is None:
             return None
+        self._sparing.discard(digest)
         pack = ref.storage, ref.pack
         places = self._packs[pack]
         del places[bisect_left(places, (ref.offset, digest))]
@@ -91,7 +96,7 @@ class WantedBlocks:
                 member = self._find(places[at][1])
                 end = member.offset + member.stored
                 apart = member.offset - high if step > 0 else low - end
-                if apart > self._gap_bytes or max(high, end) - min(low, member.offset) > max_bytes:
+                if apart > self._gap_at(member) or max(high, end) - min(low, member.offset) > max_bytes:
                     break
                 low, high = min(low, member.offset), max(high, end)
                 taken.append(member)
@@ -104,8 +109,12 @@ class WantedBlocks:
         """Forget all."""
         self._urgent.clear()
         self._others.clear()
+        self._sparing.clear()
         self._packs.clear()
         self.stored_bytes = 0
+
+    def _gap_at(self, ref: BlockRef) -> int:
+        return min(self._gap_bytes, ref.stored) if ref.digest in self._sparing else self._gap_bytes
 
     def _find(self, digest: bytes) -> BlockRef:
         return self._urgent.get(digest) or self._others[digest]

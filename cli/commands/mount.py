@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dvfs.cli.opening import open_for_mount
+from dvfs.cli.opening import Traced, open_for_mount
 from dvfs.cli.options import Command, common, json_option, local_path, quiet_option, size
 from dvfs.cli.output import emit, name_fields, say, shown, wants_json, wants_quiet
 from dvfs.cli.session import configuration
@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to fetch before it is read: nothing, what seems to come, or the whole version.",
 )
+@click.option("--record", metavar="NAME", help="Keep the order in which files are first read, as trace NAME.")
+@click.option(
+    "--replay", multiple=True, metavar="NAME", help="Fetch first what this trace has; may be repeated.  [default: all]"
+)
+@click.option("--no-replay", is_flag=True, help="Replay no trace.")
 @click.option("-o", "fuse_options", multiple=True, metavar="OPT", help="A further option, as for mount(8).")
 @quiet_option()
 @json_option
@@ -57,6 +62,9 @@ def command(
     cache_dir: str | None,
     cache_size: int | None,
     prefetch: str,
+    record: str | None,
+    replay: tuple[str, ...],
+    no_replay: bool,
     fuse_options: tuple[str, ...],
 ) -> None:
     """Show a finalized version as a directory: a file's bytes are fetched when they are read.
@@ -70,9 +78,15 @@ def command(
 
     dataset, directory = _named(words, dataset_id)
     if overlay is not None and not writable:
-        raise click.UsageError("--overlay needs --rw", click.get_current_context())
+        raise click.UsageError("--overlay needs --rw", _context())
     if writable and subdir:
-        raise click.UsageError("--rw takes no --subdir: a commit needs the whole version", click.get_current_context())
+        raise click.UsageError("--rw takes no --subdir: a commit needs the whole version", _context())
+    if writable and (record or replay):
+        raise click.UsageError("--rw takes no --record and no --replay: traces are of versions", _context())
+    if replay and prefetch != "auto":
+        raise click.UsageError("--replay needs --prefetch auto", _context())
+    if no_replay and replay:
+        raise click.UsageError("--replay and --no-replay contradict each other", _context())
     config = configuration({"cache_dir": cache_dir, "cache_size": cache_size})
     config.check()
     options = MountOptions(
@@ -89,18 +103,23 @@ def command(
     )
     # The version is opened in the daemon: nothing heavy, no thread and no handle is here when it is forked.
     place = (overlay, canonical(Path(directory))) if writable else None
-    open_version = partial(open_for_mount, config, dataset, place)
+    traced = None if writable else Traced(record, () if no_replay else replay or None)
+    open_version = partial(open_for_mount, config, dataset, place, traced)
     if foreground:
         mount_foreground(options, open_version, _tell)
     else:
         _tell(mount_daemon(options, open_version))
 
 
+def _context() -> click.Context:
+    return click.get_current_context()
+
+
 def _named(words: tuple[str, ...], dataset_id: str | None) -> tuple[str, str]:
     """Return the dataset and the directory."""
     named = words if dataset_id is None else (dataset_id, *words)
     if len(named) != 2:
-        raise click.UsageError("name a dataset and a directory: DATASET DIR", click.get_current_context())
+        raise click.UsageError("name a dataset and a directory: DATASET DIR", _context())
     return named[0], named[1]
 
 

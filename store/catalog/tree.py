@@ -55,6 +55,22 @@ class Tree:
             page = self.load(page.child(index))
         return page, rank
 
+    def leaf_ref_at(self, rank: int) -> PageRef:
+        """Return the reference to the leaf that holds the entry at *rank*: the leaf itself is not loaded.
+
+        Raises IndexError outside.
+        """
+        if not 0 <= rank < self.root.entries:
+            raise IndexError(rank)
+        ref = self.root
+        while ref.level:
+            page = self.load(ref)
+            assert isinstance(page, Inner)  # the loader has checked its level
+            index = page.index_at(rank)
+            rank -= page.ranks[index]
+            ref = page.child(index)
+        return ref
+
     def locate(self, path: bytes) -> tuple[int, Leaf, int] | None:
         """Return rank, leaf and index there of *path*, None when the version has no such path."""
         key = key_of(path)

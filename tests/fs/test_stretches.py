@@ -268,7 +268,7 @@ class Cached:
     def readinto_nowait(self, ref: BlockRef, start: int, view: memoryview) -> bool:
         raise AssertionError
 
-    def want(self, refs: object, *, urgent: bool = True) -> int:
+    def want(self, refs: object, *, urgent: bool = True, sparing: bool = False) -> int:
         raise AssertionError
 
     def wait_idle(self, timeout_seconds: float | None = None) -> bool:

@@ -65,7 +65,7 @@ class Blocks:
             view[:] = self.data[ref.digest][start : start + len(view)]
         return ref.digest in self.present
 
-    def want(self, refs: object, *, urgent: bool = True) -> int:
+    def want(self, refs: object, *, urgent: bool = True, sparing: bool = False) -> int:
         return 0
 
     def wait_idle(self, timeout_seconds: float | None = None) -> bool:
