@@ -73,7 +73,7 @@ def options_of(command: click.Command) -> dict[str, click.Option]:
 
 
 def documented() -> dict[str, set[str]]:
-    """Return the words of the options that COMMANDS.md, VERSIONS.md, EDITING.md, PREFETCH.md and STATS.md give each command."""
+    """Return the words of the options that the pages about commands give each of them."""
     shared = {title: words_in(section(COMMANDS, heading)) for title, heading in GROUPS.items()}
     found: dict[str, set[str]] = {}
     for heading, body in sections(OPTIONS, level=3):
