@@ -53,6 +53,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "mount": "Show a version as a directory.",
         "umount": "Take a mount away.",
         "mounts": "List the mounts of this machine.",
+        "stats": "Tell what a mount did since it began.",
+        "why-slow": "Say what reading from a mount waits for.",
         "warm": "Fill the cache with a version.",
         "prefetch": "Tell a mount in which order its files will be read.",
     },
@@ -72,7 +74,7 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 """Every command with its one line of help, as `dvfs --help` shows them."""
 
-_MODULES = {"finalize": "close", "set-description": "set_description"}
+_MODULES = {"finalize": "close", "set-description": "set_description", "why-slow": "why_slow"}
 """Commands whose module has another name."""
 
 

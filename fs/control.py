@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,10 +77,15 @@ async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any
 
 
 class Control:
-    """A connection to the mount that answers at the socket in *folder*. Raises Unavailable when there is none."""
+    """A connection to the mount that answers at the socket in *folder*. Raises Unavailable when there is none.
 
-    def __init__(self, folder: Path) -> None:
+    *timeout_seconds*: how long each answer may take, None for as long as it takes.
+    """
+
+    def __init__(self, folder: Path, *, timeout_seconds: float | None = None) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_seconds)
+        self._timeout_seconds = timeout_seconds
         try:
             with _short(folder) as short:
                 self._socket.connect(short)
@@ -89,10 +95,17 @@ class Control:
         self._file = self._socket.makefile("rb")
 
     def call(self, name: str, /, **fields: object) -> dict[str, Any]:
-        """Return the answer to the request *name*. Raises what the mount met, Unavailable when it is gone."""
+        """Return the answer to the request *name*. Raises what the mount met, Unavailable when it is gone.
+
+        After an answer that took too long the connection cannot be used any more.
+        """
         try:
             self._socket.sendall(json.dumps({"call": name, **fields}).encode() + b"\n")
             line = self._file.readline()
+        except TimeoutError as exc:
+            raise Unavailable(
+                f"the mount does not answer within {self._timeout_seconds:g} s", hint="its log says what it is at"
+            ) from exc
         except OSError as exc:
             raise Unavailable(f"the mount does not answer: {exc.strerror}") from exc
         if not line:
@@ -101,6 +114,10 @@ class Control:
         if "error" in answer:
             raise error_from(answer["error"])
         return answer
+
+    def wait_end(self, timeout_seconds: float) -> bool:
+        """Wait until the mount ends the connection; return False when *timeout_seconds* went by before."""
+        return bool(select.select([self._socket], [], [], timeout_seconds)[0])
 
     def close(self) -> None:
         """End the connection."""

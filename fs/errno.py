@@ -25,6 +25,7 @@ ERRNO: dict[type[errors.DvfsError], int] = {
     errors.Unavailable: errno.EIO,
     # EACCES would tell a program that the mode of its file forbids it.
     errors.AccessDenied: errno.EIO,
+    errors.Throttled: errno.EIO,
     errors.Corrupt: errno.EIO,
     errors.UnsupportedFormat: errno.EIO,
     errors.NoSpace: errno.ENOSPC,

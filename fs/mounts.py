@@ -132,9 +132,11 @@ class Mounts:
 
     def holding(self, path: Path) -> Mount | None:
         """Return the mount that *path* is in, or is; None when this table knows none."""
-        place = canonical(path)
-        found = [mount for mount in self.all() if place.is_relative_to(mount.directory)]
-        return max(found, key=lambda mount: len(mount.directory), default=None)
+        return self._around(canonical(path))
+
+    def named(self, path: Path) -> Mount | None:
+        """Return the mount that *path* is in by its name alone: the mount is not touched, which may hang."""
+        return None if ".." in path.parts else self._around(path.absolute())
 
     def umount(self, directory: Path, *, lazy: bool = False) -> None:
         """Unmount *directory* and wait until its daemon has ended; when *lazy*, also while in use, and at once.
@@ -155,6 +157,10 @@ class Mounts:
         if known is not None and not lazy:
             wait_gone(known.pid, known.started)
             self.remove(known)
+
+    def _around(self, place: Path) -> Mount | None:
+        found = [mount for mount in self.all() if place.is_relative_to(mount.directory)]
+        return max(found, key=lambda mount: len(mount.directory), default=None)
 
     def _path(self, directory: Path) -> Path:
         return self._folder / f"{_key(directory)}.json"

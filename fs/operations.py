@@ -22,14 +22,16 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from dvfs.fs.errno import Refused, errno_of
 from dvfs.fs.prefetch import Prefetcher
-from dvfs.fs.stretches import Stretches
+from dvfs.fs.stalls import Stalls
+from dvfs.fs.stretches import Stream, Stretches
 from dvfs.fs.threads import Threads
-from dvfs.fs.view import UNIT_BYTES, Attributes, Child, NowaitView, View
+from dvfs.fs.view import UNIT_BYTES, Attributes, Child, File, NowaitView, View
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.key import NAME_MAX
 from dvfs.store.catalog.pages import NotCached
 from dvfs.store.errors import DvfsError
 from dvfs.store.log_once import LogOnce
+from dvfs.store.stalls import Cause, Course, at
 
 _log = logging.getLogger(__name__)
 _once = LogOnce(_log)
@@ -112,7 +114,7 @@ class VersionOperations(pyfuse3.Operations):
         self._nowait = nowait
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._waiting = waiting
-        self._threads = threads
+        self.threads = threads
         self._prefetcher = prefetcher
         self._stretches = stretches
         self._uid = uid
@@ -121,6 +123,8 @@ class VersionOperations(pyfuse3.Operations):
         self.zero_open = False
         self.requests: dict[str, int] = {}
         self.answered_ahead = 0
+        self.bytes_read = 0
+        self.stalls = Stalls()
 
     def init(self) -> None:
         self._on_init()
@@ -169,40 +173,63 @@ class VersionOperations(pyfuse3.Operations):
             self._note_missed(exc)
         else:
             return
-        children = await self._threads.run(
-            self._threads.pages,
-            lambda: list(itertools.islice(self._waiting.readdir(fh, start_id), _LISTED_AT_ONCE)),
-        )
+        with self.stalls.one() as course:
+            children = await self._load(
+                lambda: list(itertools.islice(self._waiting.readdir(fh, start_id), _LISTED_AT_ONCE)), course
+            )
         for child in children:
             if not self._reply(token, child):
                 return
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await self._read_version(fh, off, size)
+        data = await self._read_version(fh, off, size)
+        self.bytes_read += len(data)
+        return data
 
     async def _read_version(self, fh: int, off: int, size: int) -> bytes:
-        nowait = self._nowait
+        stream = None
         try:
-            file = nowait.file(fh)
+            file = self._nowait.file(fh)
             stream = self._stretches.note(fh, file, off, size)
             if stream is not None:
                 self._prefetcher.note_read(fh, file, off, size, waited=False)
-                with self._threads.awaiting():
-                    data = await stream.take(off, size)
+                data = stream.take_nowait(off, size)
                 if data is not None:
                     self.answered_ahead += 1
                     return data  # type: ignore[return-value]  # any object with a buffer will do
-            if size > len(self._buffer):
-                self._buffer = memoryview(bytearray(size))
-            done = nowait.readinto(fh, off, self._buffer[:size])
-            self._prefetcher.note_read(fh, file, off, size, waited=False)
-            # pyfuse3 answers before anything else runs on the event loop, so the next read may use the same buffer.
-            return self._buffer[:done]  # type: ignore[return-value]
+            return self._read_at_once(fh, file, off, size)
+        except trio.WouldBlock:
+            pass  # the stream will have it
         except NotCached as exc:
             self._note_missed(exc)
-            file = await self._ask(lambda view: view.file(fh))
-        self._prefetcher.note_read(fh, file, off, size, waited=True)
-        return await self._threads.run(self._threads.reads, lambda: self._waiting.read(fh, off, size))
+            stream = None
+        with self.stalls.one(is_read=True) as course:
+            if stream is not None:
+                data = await self._take(stream, off, size, course)
+                if data is not None:
+                    return data  # type: ignore[return-value]
+                try:
+                    return self._read_at_once(fh, file, off, size)
+                except NotCached as exc:
+                    self._note_missed(exc)
+            file = await self._ask(lambda view: view.file(fh), course)
+            self._prefetcher.note_read(fh, file, off, size, waited=True)
+            read = functools.partial(self._waiting.read, fh, off, size)
+            return await self.threads.run(self.threads.reads, read, course=course)
+
+    def _read_at_once(self, fh: int, file: File, off: int, size: int) -> bytes:
+        if size > len(self._buffer):
+            self._buffer = memoryview(bytearray(size))
+        done = self._nowait.readinto(fh, off, self._buffer[:size])
+        self._prefetcher.note_read(fh, file, off, size, waited=False)
+        # pyfuse3 answers before anything else runs on the event loop, so the next read may use the same buffer.
+        return self._buffer[:done]  # type: ignore[return-value]
+
+    async def _take(self, stream: Stream, off: int, size: int, course: Course) -> memoryview | None:
+        with self.threads.awaiting(), at(stream.course, course):
+            data = await stream.take(off, size)
+        self.answered_ahead += data is not None
+        return data
 
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         space = self._nowait.statfs()
@@ -219,12 +246,21 @@ class VersionOperations(pyfuse3.Operations):
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
         return await self._ask(lambda view: list(view.xattrs(inode)))
 
-    async def _ask(self, question: Callable[[View], _T]) -> _T:
+    async def _ask(self, question: Callable[[View], _T], course: Course | None = None) -> _T:
+        """Return the answer to *question*; *course*: of a request that waits already."""
         try:
             return question(self._nowait)
         except NotCached as exc:
             self._note_missed(exc)
-        return await self._threads.run(self._threads.pages, lambda: question(self._waiting))
+        if course is not None:
+            return await self._load(lambda: question(self._waiting), course)
+        with self.stalls.one() as course:
+            return await self._load(lambda: question(self._waiting), course)
+
+    async def _load(self, work: Callable[[], _T], course: Course) -> _T:
+        """Return what *work* does with pages of the catalog that are waited for."""
+        with at(Cause.CATALOG, course):
+            return await self.threads.run(self.threads.pages, work)
 
     def _note_missed(self, missed: NotCached) -> None:
         if isinstance(missed.ref, PageRef):

@@ -158,7 +158,8 @@ async def _serve(
                 if isinstance(operations, WritableOperations) and editing is not None:
                     handlers = Live(operations, editing, on_committed).handlers()
                     await nursery.start(serve_control, editing.folder.path, handlers)
-                answers = Watch(operations).handlers() | ({} if options.writable else orders.handlers())
+                watch = Watch(operations, source, prefetcher, options.prefetch, shim)
+                answers = watch.handlers() | ({} if options.writable else orders.handlers())
                 await nursery.start(serve_control, control, answers)
                 nursery.start_soon(announce)
                 await pyfuse3.main()

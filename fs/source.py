@@ -12,10 +12,12 @@ from typing import Protocol
 
 from dvfs.fs.overlay.home import Folder
 from dvfs.store.block import BlockRef
+from dvfs.store.cache import Cache
 from dvfs.store.catalog.blocktree import BlocksPage
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.pages import Page
 from dvfs.store.catalog.tree import Tree
+from dvfs.store.fetch_stats import FetchStats
 
 
 class Blocks(Protocol):
@@ -62,6 +64,22 @@ class Source(Protocol):
     def fetcher(self) -> Blocks: ...
 
 
+class CountedBlocks(Blocks, Protocol):
+    """The part of a fetcher that a mount uses."""
+
+    def stats(self) -> FetchStats: ...
+
+
+class MountedSource(Source, Protocol):
+    """A version opened to be mounted."""
+
+    @property
+    def fetcher(self) -> CountedBlocks: ...
+
+    @property
+    def cache(self) -> Cache: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """A version that was made of the edits of a mount, which goes on as that version. Fields as in `OpenedVersion`."""
@@ -84,7 +102,7 @@ class OpenedVersion:
     its end.
     """
 
-    source: Source
+    source: MountedSource
     id: str
     name: str
     version: str

@@ -28,6 +28,7 @@ from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Extent
 from dvfs.store.catalog import blocktree
 from dvfs.store.catalog.pages import NotCached
 from dvfs.store.errors import Corrupt, DvfsError
+from dvfs.store.stalls import Course, within
 
 _log = logging.getLogger(__name__)
 
@@ -219,6 +220,8 @@ class Stream:
         self._is_ended = False
         self._is_over = False
         self.used = 0.0
+        self.course = Course()
+        """Of the thread: what a `take` waits for."""
 
     def start(self) -> None:
         """Begin to read ahead."""
@@ -253,6 +256,11 @@ class Stream:
                 return True
             return not min(self._first, self._from) - SLACK_BYTES <= start <= self._filled + SLACK_BYTES
 
+    def take_nowait(self, start: int, length: int) -> memoryview | None:
+        """Do as `take`. Raises trio.WouldBlock where that would wait."""
+        with self._state:
+            return self._take(start, min(start + length, self._file.size))
+
     async def take(self, start: int, length: int) -> memoryview | None:
         """Return *length* bytes from byte *start* on, less at the end of the file; None when they do not come.
 
@@ -261,15 +269,22 @@ class Stream:
         stop = min(start + length, self._file.size)
         while True:
             with self._state:
-                if self._filled >= stop or self._is_over or self._is_ended:
-                    return None if self._filled < stop or self._is_ended else self._view(start, stop)
-                if self._is_stalled:
-                    self._let_go(start)
-                    if self._is_stalled:
-                        return None
-                arrived = trio.Event()
-                self._waiting.append((stop, arrived))
+                try:
+                    return self._take(start, stop)
+                except trio.WouldBlock:
+                    arrived = trio.Event()
+                    self._waiting.append((stop, arrived))
             await arrived.wait()
+
+    def _take(self, start: int, stop: int) -> memoryview | None:
+        """Do as `take_nowait`; called with the state held."""
+        if self._filled >= stop or self._is_over or self._is_ended:
+            return None if self._filled < stop or self._is_ended else self._view(start, stop)
+        if self._is_stalled:
+            self._let_go(start)
+            if self._is_stalled:
+                return None
+        raise trio.WouldBlock
 
     def _view(self, start: int, stop: int) -> memoryview | None:
         parts = []
@@ -309,7 +324,8 @@ class Stream:
 
     def _run(self) -> None:
         try:
-            self._fill()
+            with within(self.course):
+                self._fill()
         except NotCached:
             pass
         except DvfsError as exc:

@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import trio
 
+from dvfs.store.stalls import Course, carried
+
 _T = TypeVar("_T")
 
 PAGE_THREADS = 16
@@ -23,7 +25,8 @@ READ_THREADS = 64
 
 
 class Threads:
-    """Limits: *pages* for pages of the catalog, *reads* for bytes of files, *chores* for what nobody waits for.
+    """Limits: *pages* for pages of the catalog, *reads* for bytes of files, *chores* for what nobody waits for; one
+    thread looks up what commands ask of the daemon.
 
     Pages have a limit of their own, so that readers of a slow store do not keep others from listing directories.
     """
@@ -38,6 +41,7 @@ class Threads:
         self.pages = trio.CapacityLimiter(pages)
         self.reads = trio.CapacityLimiter(reads)
         self.chores = trio.CapacityLimiter(chores)
+        self.figures = trio.CapacityLimiter(1)
         self._awaited = 0
 
     @property
@@ -45,11 +49,21 @@ class Threads:
         """Whether somebody on the event loop waits for a thread."""
         return self._awaited > 0
 
-    async def run(self, limiter: trio.CapacityLimiter, work: Callable[[], _T], *, abandons: bool = True) -> _T:
+    async def run(
+        self,
+        limiter: trio.CapacityLimiter,
+        work: Callable[[], _T],
+        *,
+        abandons: bool = True,
+        course: Course | None = None,
+    ) -> _T:
         """Return what *work* returns or raises, run in a thread that *limiter* allows; abandoned on cancel.
 
-        Where *work* changes more than caches, it *abandons* nothing: who is cancelled waits for it.
+        Where *work* changes more than caches, it *abandons* nothing: who is cancelled waits for it. *course*: of the
+        request that it is for.
         """
+        if course is not None:
+            work = carried(course, work)
         with self.awaiting():
             return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=abandons)
 

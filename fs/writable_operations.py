@@ -72,7 +72,7 @@ class WritableOperations(VersionOperations):
 
     async def run_chore(self, work: Callable[[], _T]) -> _T:
         """Return what *work* returns, run in a thread; it changes nothing but what the kernel remembers."""
-        return await self._threads.run(self._threads.chores, work)
+        return await self.threads.run(self.threads.chores, work)
 
     # --- names
 
@@ -222,11 +222,14 @@ class WritableOperations(VersionOperations):
         if fh == SYNC_INODE:
             return sync_bytes(off, size)
         if self._writing.is_of_version(fh):
-            return await self._read_version(fh, off, size)
+            data = await self._read_version(fh, off, size)
+            self.bytes_read += len(data)
+            return data
         if size > len(self._buffer):
             self._buffer = memoryview(bytearray(size))
         try:
             done = self._writing.readinto(fh, off, self._buffer[:size])
+            self.bytes_read += done
             return self._buffer[:done]  # type: ignore[return-value]  # as in a read-only mount
         except NotCached:
             pass
@@ -234,7 +237,9 @@ class WritableOperations(VersionOperations):
             stack = await self._do(lambda: self._writing.stack(fh))
             buffer = memoryview(bytearray(size))
             read = partial(self._writing.contents.readinto, stack, off, buffer, wait=True)
-            done = await self._threads.run(self._threads.reads, read)
+            with self.stalls.one(is_read=True) as course:
+                done = await self.threads.run(self.threads.reads, read, course=course)
+        self.bytes_read += done
         return buffer[:done]  # type: ignore[return-value]
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
@@ -261,7 +266,8 @@ class WritableOperations(VersionOperations):
                 writing.fill(stack, start, wait=False)
             except NotCached:
                 fill = partial(writing.fill, stack, start, wait=True)
-                await self._threads.run(self._threads.reads, fill, abandons=False)
+                with self.stalls.one() as course:
+                    await self.threads.run(self.threads.reads, fill, abandons=False, course=course)
         file = writing.target(fh)
         try:
             write_all(file.handle, off, buf)
@@ -273,10 +279,10 @@ class WritableOperations(VersionOperations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         if fh != SYNC_INODE:
             async with self.gate.inside():
-                await self._threads.run(self._threads.reads, self._writing.sync(fh))
+                await self.threads.run(self.threads.reads, self._writing.sync(fh))
 
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._threads.run(self._threads.reads, self._overlay.rows.log.sync)
+        await self.threads.run(self.threads.reads, self._overlay.rows.log.sync)
 
     # --- inside
 
@@ -296,7 +302,8 @@ class WritableOperations(VersionOperations):
                 load: Callable[[], object] = partial(self._source.pages.load, missed)
             else:
                 load = partial(self._source.pages.load_blocks, missed)
-            await self._threads.run(self._threads.pages, load)
+            with self.stalls.one() as course:
+                await self._load(load, course)
         raise Internal(f"a question needs more than {_MOST_LOADS} pages of the catalog")
 
     async def _make_room(self) -> bool:
@@ -304,7 +311,7 @@ class WritableOperations(VersionOperations):
         log, files = self._overlay.rows.log, self._overlay.files
         if not files.doomed:
             return False
-        await self._threads.run(self._threads.chores, log.sync)
+        await self.threads.run(self.threads.chores, log.sync)
         files.bury(log.synced)
         return True
 

@@ -21,7 +21,16 @@ from typing import Any
 
 from dvfs.store.backend import Blob, ObjectInfo, check_range
 from dvfs.store.digest import Buffer
-from dvfs.store.errors import AccessDenied, AlreadyExists, Conflict, DvfsError, InvalidInput, NotFound, Unavailable
+from dvfs.store.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Conflict,
+    DvfsError,
+    InvalidInput,
+    NotFound,
+    Throttled,
+    Unavailable,
+)
 from dvfs.store.obstore_library import obstore_core
 
 SLOWEST_BYTES_PER_SECOND = 256 << 10
@@ -269,7 +278,9 @@ def _from_answer(message: str, exc: Exception) -> DvfsError:
     """Return the error that obstore's *exc* means."""
     status, code = _status(exc), _code(exc)
     text = f"{message}: {_told(exc)}"
-    if status in (408, 409, 429) or status >= 500:
+    if status == 429 or code == "ServerBusy":
+        return Throttled(text)
+    if status in (408, 409) or status >= 500:
         return Unavailable(text)
     if "token request" in text:
         return AccessDenied(text, hint=_HINT)

@@ -248,6 +248,10 @@ class Cache:
     def info(self) -> CacheInfo:
         """Return what is in the cache now. Raises nothing; what cannot be found out is 0."""
         self._keeper.settle()
+        return self.use()
+
+    def use(self) -> CacheInfo:
+        """Do as `info` by what the index says now, which lags a little; nothing is written."""
         total = self._keeper.total()
         try:
             budget = self._find_budget()

@@ -11,7 +11,8 @@
     │   │   └── SourceChanged   they are not what was staged
     │   └── Unsupported     dvfs does not do this
     ├── Unavailable         the store does not answer: try again later
-    │   └── AccessDenied    the store answers, and says no
+    │   ├── AccessDenied    the store answers, and says no
+    │   └── Throttled       the store answers, and asks to be asked less
     ├── Corrupt             bytes are not what their digest, name or format says
     │   └── UnsupportedFormat   written by a dvfs that this one does not know
     ├── NoSpace             a local disk is full
@@ -86,6 +87,10 @@ class Unavailable(DvfsError):
 
 class AccessDenied(Unavailable):
     """The store answers, and says no; trying again does not help."""
+
+
+class Throttled(Unavailable):
+    """The store answers, and asks to be asked less; trying again later helps."""
 
 
 class Corrupt(DvfsError):

@@ -20,7 +20,6 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from dvfs.store.backend import Backend
 from dvfs.store.block import BlockRef
@@ -31,37 +30,25 @@ from dvfs.store.externals import Externals
 from dvfs.store.fetch_memory import MemoryBlocks
 from dvfs.store.fetch_pack import PackReader, check_ref
 from dvfs.store.fetch_queue import WantedBlocks, in_one_request
+from dvfs.store.fetch_stats import FetchStats
 from dvfs.store.log_once import LogOnce
+from dvfs.store.stalls import Cause, Course, at, here
 
 _log = logging.getLogger(__name__)
 
 _WANT_BATCH = 128
 
 
-@dataclass(frozen=True, slots=True)
-class FetchStats:
-    """Counters since the fetcher was made.
+class _Flight:
+    """A block on its way; *done* is set once *data* or *error* is, or neither: then whoever waits tries itself.
 
-    *requests* sent for blocks, *bytes_fetched* stored bytes received, *raw_bytes* of verified blocks made of them;
-    *hits* and *misses* of callers that asked for bytes, *joins*: misses that found the block on its way, *errors*:
-    blocks that could not be had.
+    *course*: what it waits for.
     """
 
-    requests: int
-    bytes_fetched: int
-    raw_bytes: int
-    hits: int
-    misses: int
-    joins: int
-    errors: int
-
-
-class _Flight:
-    """A block on its way; *done* is set once *data* or *error* is, or neither: then whoever waits tries itself."""
-
-    __slots__ = ("data", "done", "error")
+    __slots__ = ("course", "data", "done", "error")
 
     def __init__(self) -> None:
+        self.course = Course(Cause.QUEUE)
         self.done = threading.Event()
         self.data: bytes | None = None
         self.error: DvfsError | None = None
@@ -112,34 +99,38 @@ class Fetcher:
         self._idle = 0  # background threads with nothing to do
         self._threads: list[threading.Thread] = []
         self._closed = False
-        self._hits = self._misses = self._joins = self._errors = 0
+        self._misses = self._joins = self._errors = 0
+        self._missed_bytes = self._ahead_bytes = 0
         self._hits_lock = threading.Lock()
+        self._hits = self._memory_bytes = self._cache_bytes = 0
 
     def block(self, ref: BlockRef) -> bytes:
         """Return the raw bytes of *ref*. Raises Corrupt, Unavailable, AccessDenied."""
-        data = self._memory.get(ref.digest) or self._cache.get(ref.digest)
+        with at(Cause.DISK):
+            data = self._memory.get(ref.digest) or self._cache.get(ref.digest)
         if data is None:
-            return self._fetch(ref)
+            return self._fetch(ref, ref.raw)
         if len(data) != ref.raw:
             raise _wrong_length(ref, len(data))
-        self._count_hit()
+        self._count_hit(cache_bytes=len(data))
         return data
 
     def read(self, ref: BlockRef, start: int, length: int) -> bytes:
         """Return *length* raw bytes of *ref* from byte *start* on. Raises as `block`; Corrupt beyond its end."""
         if start < 0 or length < 0 or start + length > ref.raw:
             raise Corrupt(f"bytes {start} to {start + length} are not in block {ref.digest.hex()} of {ref.raw}")
-        data = self._cache.read(ref.digest, start, length)
+        with at(Cause.DISK):
+            data = self._cache.read(ref.digest, start, length)
         if data is not None:
             if len(data) != length:
                 raise _wrong_length(ref, start + len(data))
-            self._count_hit()
+            self._count_hit(cache_bytes=length)
             return data
         data = self._memory.get(ref.digest)
         if data is None:
-            data = self._fetch(ref)
+            data = self._fetch(ref, length)
         else:
-            self._count_hit()
+            self._count_hit(memory_bytes=length)
         return data if length == len(data) else data[start : start + length]
 
     def readinto(self, ref: BlockRef, start: int, view: memoryview) -> None:
@@ -150,13 +141,14 @@ class Fetcher:
         if start or len(view) != ref.raw:
             view[:] = self.read(ref, start, len(view))
             return
-        found = self._cache.readinto(ref.digest, view)
+        with at(Cause.DISK):
+            found = self._cache.readinto(ref.digest, view)
         if found is None:
             view[:] = self.read(ref, 0, ref.raw)
             return
         if found != ref.raw:
             raise _wrong_length(ref, found)
-        self._count_hit()
+        self._count_hit(cache_bytes=found)
 
     def read_nowait(self, ref: BlockRef, start: int, length: int) -> bytes | None:
         """Do as `read` when the bytes are in memory, the kernel's or ours; return None otherwise. Never blocks."""
@@ -175,7 +167,7 @@ class Fetcher:
             if whole is None or len(whole) < stop:
                 return False
             view[:] = whole[start:stop]
-        self._count_hit()
+        self._count_hit(memory_bytes=len(view))
         return True
 
     def cached(self, ref: BlockRef) -> bool:
@@ -227,15 +219,25 @@ class Fetcher:
     def stats(self) -> FetchStats:
         """Return the counters."""
         packs = self._packs
+        latencies, repeats = packs.latencies, packs.repeats
         with self._state:
             return FetchStats(
-                packs.requests,
-                packs.bytes_fetched,
-                packs.raw_bytes,
-                self._hits,
-                self._misses,
-                self._joins,
-                self._errors,
+                requests=packs.requests,
+                bytes_fetched=packs.bytes_fetched,
+                raw_bytes=packs.raw_bytes,
+                hits=self._hits,
+                misses=self._misses,
+                joins=self._joins,
+                errors=self._errors,
+                memory_bytes=self._memory_bytes,
+                cache_bytes=self._cache_bytes,
+                missed_bytes=self._missed_bytes,
+                ahead_bytes=self._ahead_bytes,
+                latencies=latencies,
+                repeats=repeats,
+                wanted=len(self._queue),
+                under_way=self._busy,
+                parallel=self._parallel,
             )
 
     def close(self, timeout_seconds: float = 10.0) -> None:
@@ -254,7 +256,8 @@ class Fetcher:
 
     # -- the foreground
 
-    def _fetch(self, ref: BlockRef) -> bytes:
+    def _fetch(self, ref: BlockRef, length: int) -> bytes:
+        """Return *ref*, of which a caller asked for *length* bytes."""
         check_ref(ref)
         first = True
         while True:
@@ -265,6 +268,7 @@ class Fetcher:
                 own = flight is None
                 self._misses += first
                 self._joins += first and not own
+                self._missed_bytes += length if first else 0
                 first = False
                 if flight is None:
                     self._queue.take(ref.digest)
@@ -272,7 +276,8 @@ class Fetcher:
             if own:
                 self._fetch_foreground(ref, flight)
             else:
-                flight.done.wait()
+                with at(flight.course):
+                    flight.done.wait()
             error = flight.error
             if error is not None:
                 if own:
@@ -287,16 +292,17 @@ class Fetcher:
     def _fetch_foreground(self, ref: BlockRef, flight: _Flight) -> None:
         flights = {ref.digest: flight}
         try:
-            with self._cache.fetching(ref.digest), contextlib.ExitStack() as locks:
+            with at(Cause.QUEUE), self._cache.fetching(ref.digest), contextlib.ExitStack() as locks:
                 # Somebody may have been faster.
-                data = self._memory.get(ref.digest) or self._cache.get(ref.digest)
+                with at(Cause.DISK):
+                    data = self._memory.get(ref.digest) or self._cache.get(ref.digest)
                 if data is not None:
                     flight.data = data
                     return
                 with self._turn():
                     riders = self._take_riders(ref, flights)
-                    run = [ref, *self._not_fetched(riders, flights, locks)]
-                    self._request(sorted(run, key=lambda member: member.offset), flights)
+                    riders = self._not_fetched(riders, flights, locks)
+                    self._request(sorted([ref, *riders], key=lambda member: member.offset), flights, ahead=riders)
         except Exception as exc:
             self._fail(flights, exc)
         finally:
@@ -351,7 +357,7 @@ class Fetcher:
             try:
                 with contextlib.ExitStack() as locks:
                     for run in in_one_request(self._not_fetched(refs, flights, locks), self._gap_bytes):
-                        self._request(run, flights)
+                        self._request(run, flights, ahead=run)
             except Exception as exc:
                 self._fail(flights, exc)
             finally:
@@ -405,8 +411,14 @@ class Fetcher:
             self._end({ref.digest: flights.pop(ref.digest)})
         return wanted
 
-    def _request(self, run: list[BlockRef], flights: dict[bytes, _Flight]) -> None:
-        """Fetch *run*, of at least one block, in one request, and land each block as it is verified."""
+    def _request(self, run: list[BlockRef], flights: dict[bytes, _Flight], *, ahead: list[BlockRef]) -> None:
+        """Fetch *run*, of at least one block, in one request, and land each block as it is verified.
+
+        *ahead*: those of them that nobody has asked for yet.
+        """
+        for ref in run:
+            flights[ref.digest].course.enter(here())
+        not_asked_for = {ref.digest for ref in ahead}
         for ref, data in self._packs.blocks(run):
             flight = flights[ref.digest]
             if isinstance(data, Corrupt):
@@ -414,9 +426,11 @@ class Fetcher:
                 continue
             flight.data = data
             flight.done.set()  # who waits need not wait for the disk; who comes meanwhile finds the flight
-            if not self._store(ref, data):
+            with at(Cause.DISK):
+                is_stored = self._store(ref, data)
+            if not is_stored:
                 self._memory.put(ref.digest, data)
-            self._end({ref.digest: flight})
+            self._end({ref.digest: flight}, ahead_bytes=ref.stored if ref.digest in not_asked_for else 0)
         self._once.forget(("fetch", Unavailable))
 
     def _store(self, ref: BlockRef, data: bytes) -> bool:
@@ -444,17 +458,23 @@ class Fetcher:
             cause = error.message if isinstance(error, Corrupt) else type(error)
             self._once.warning(("fetch", cause), "blocks cannot be fetched: %s", error)
 
-    def _end(self, flights: dict[bytes, _Flight]) -> None:
-        """End *flights*; those that neither landed nor failed are tried by whoever waits for them."""
+    def _end(self, flights: dict[bytes, _Flight], *, ahead_bytes: int = 0) -> None:
+        """End *flights*; those that neither landed nor failed are tried by whoever waits for them.
+
+        *ahead_bytes*: stored bytes that came with them before anybody had asked.
+        """
         with self._state:
+            self._ahead_bytes += ahead_bytes
             for digest, flight in flights.items():
                 if self._flights.get(digest) is flight:
                     del self._flights[digest]
                 flight.done.set()
 
-    def _count_hit(self) -> None:
+    def _count_hit(self, *, memory_bytes: int = 0, cache_bytes: int = 0) -> None:
         with self._hits_lock:
             self._hits += 1
+            self._memory_bytes += memory_bytes
+            self._cache_bytes += cache_bytes
 
 
 def _wrong_length(ref: BlockRef, found: int) -> Corrupt:

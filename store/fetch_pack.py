@@ -2,13 +2,14 @@
 
 Blocks of external files come from where these are; there is no digest of their bytes to check, but the pin.
 
-Stateless but for its counters; thread-safe. Knows no cache and starts no thread.
+Stateless but for its figures; thread-safe. Knows no cache and starts no thread.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from dvfs.store.backend import Backend
@@ -19,7 +20,10 @@ from dvfs.store.errors import Corrupt, NotFound
 from dvfs.store.external import EXTERNAL, external_of
 from dvfs.store.externals import Externals
 from dvfs.store.ids import PACK_ID_SIZE, pack_key
+from dvfs.store.latencies import Histogram, Latencies
 from dvfs.store.log_once import LogOnce
+from dvfs.store.retry import Repeats, repeats_of
+from dvfs.store.stalls import Cause, at
 
 _log = logging.getLogger(__name__)
 
@@ -59,9 +63,24 @@ class PackReader:
         self._externals = externals
         self._once = LogOnce(_log)
         self._lock = threading.Lock()
+        self._asked: dict[int, Backend] = {}
+        self._histogram = Histogram()
         self.requests = 0
         self.bytes_fetched = 0
         self.raw_bytes = 0
+
+    @property
+    def latencies(self) -> Latencies:
+        """How long the requests took that were answered or failed, each with all its attempts."""
+        with self._lock:
+            return self._histogram.latencies()
+
+    @property
+    def repeats(self) -> Repeats:
+        """What the backends that were asked for packs tried again, for whomever."""
+        with self._lock:
+            asked = list(self._asked.values())
+        return sum((repeats_of(backend) for backend in asked), Repeats())
 
     def blocks(self, refs: Sequence[BlockRef]) -> Iterator[tuple[BlockRef, bytes | Corrupt]]:
         """Yield each of *refs*, of one pack and in order of offset, with its raw bytes, or what is wrong with it.
@@ -89,11 +108,10 @@ class PackReader:
         external, start = external_of(refs[0]), refs[0].offset
         if self._externals is None:
             raise Corrupt(f"{external.shown} is an external file where none belongs")
+        externals = self._externals
+        length = max(ref.offset + ref.raw for ref in refs) - start
+        data = self._request(lambda: externals.read(external, start, length))
         with self._lock:
-            self.requests += 1
-        data = self._externals.read(external, start, max(ref.offset + ref.raw for ref in refs) - start)
-        with self._lock:
-            self.bytes_fetched += len(data)
             self.raw_bytes += sum(ref.raw for ref in refs)
         for ref in refs:
             at = ref.offset - start
@@ -109,16 +127,37 @@ class PackReader:
         backend = self._storage(ref.storage)
         key = pack_key(ref.pack)
         with self._lock:
-            self.requests += 1
+            self._asked[id(backend)] = backend
         try:
-            data = backend.get(key, start, length).data
+            return self._request(lambda: backend.get(key, start, length).data)
         except NotFound as exc:
             raise Corrupt(f"pack {key} is missing in {backend.url}") from exc
+
+    def _request(self, ask: Callable[[], bytes]) -> bytes:
+        """Return what *ask* brings from a store, and take note of it."""
         with self._lock:
-            self.bytes_fetched += len(data)
-        return data
+            self.requests += 1
+        began = time.monotonic()
+        fetched = 0
+        try:
+            with at(Cause.NETWORK):
+                data = ask()
+            fetched = len(data)
+            return data
+        finally:
+            took = time.monotonic() - began
+            with self._lock:
+                self.bytes_fetched += fetched
+                self._histogram.add(took)
 
     def _decode(self, ref: BlockRef, stored: Buffer) -> bytes:
+        with at(Cause.DECOMPRESSION):
+            raw = self._raw(ref, stored)
+        with self._lock:
+            self.raw_bytes += len(raw)
+        return raw
+
+    def _raw(self, ref: BlockRef, stored: Buffer) -> bytes:
         if len(stored) != ref.stored:
             raise self._corrupt(ref, f"the pack ends {ref.stored - len(stored)} bytes before the block does")
         try:
@@ -127,8 +166,6 @@ class PackReader:
             raise self._corrupt(ref, exc.message) from exc
         if block_digest(raw) != ref.digest:
             raise self._corrupt(ref, "its bytes do not have its digest")
-        with self._lock:
-            self.raw_bytes += len(raw)
         return raw
 
     def _corrupt(self, ref: BlockRef, why: str) -> Corrupt:

@@ -33,6 +33,7 @@ from dvfs.store.errors import (
     DvfsError,
     InvalidInput,
     NotFound,
+    Throttled,
     Unavailable,
     Unsupported,
 )
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from google.cloud.storage import Client
     from requests import Response
 
-_THROTTLED = re.compile(r"rateLimitExceeded|RateLimitExceeded|quotaExceeded|backendError")
+_THROTTLED = re.compile(r"rateLimitExceeded|RateLimitExceeded|quotaExceeded")
 _NO_BUCKET = re.compile(r"bucket does not exist", re.IGNORECASE)
 _GENERATION = re.compile(r"[1-9][0-9]{0,18}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -326,7 +327,9 @@ def _read_refusal(answer: Response, **_: Any) -> None:
 
 def _from_answer(text: str, status: int, body: str) -> DvfsError:
     """Return the error that an answer of this *status* and *body* means."""
-    if status == 429 or status >= 500 or status in (408, 409) or (status == 403 and _THROTTLED.search(body)):
+    if status == 429 or (status == 403 and _THROTTLED.search(body)):
+        return Throttled(text)
+    if status >= 500 or status in (408, 409) or (status == 403 and "backendError" in body):
         return Unavailable(text)
     if status == 401:
         return AccessDenied(text, hint="the credentials are missing, wrong or have expired: log in again")

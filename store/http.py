@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dvfs.store.backend import Blob, ObjectInfo
 from dvfs.store.digest import Buffer
-from dvfs.store.errors import AccessDenied, Conflict, InvalidInput, NotFound, ReadOnly, Unavailable, Unsupported
+from dvfs.store.errors import (
+    AccessDenied,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    ReadOnly,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -166,7 +175,9 @@ def _check(answer: BaseHTTPResponse, key: str) -> None:
         raise NotFound(text)
     if status in (401, 403, 407):
         raise AccessDenied(text)
-    if status in (408, 425, 429) or status >= 500:
+    if status == 429:
+        raise Throttled(text)
+    if status in (408, 425) or status >= 500:
         raise Unavailable(text)
     raise AccessDenied(
         text, hint="the server does not answer the way that reading a link needs: HEAD, and GET of ranges"

@@ -14,14 +14,15 @@ Thread-safe. Does not limit the rate of what succeeds, and does not log.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from dvfs.store.backend import Backend, Blob, ObjectInfo, get_if
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.digest import Buffer
-from dvfs.store.errors import AccessDenied, Conflict, NotFound, Unavailable
+from dvfs.store.errors import AccessDenied, Conflict, NotFound, Throttled, Unavailable
 
 WHOLE_BYTES = 1 << 20
 """Bodies up to this size are compared whole when read back, longer ones by size and end."""
@@ -43,6 +44,28 @@ class RetryPolicy:
     cap_seconds: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """How many attempts failed and were followed by another; *throttled*: of those, how many the store asked for."""
+
+    retries: int = 0
+    throttled: int = 0
+
+    def __add__(self, others: Repeats) -> Repeats:
+        return Repeats(self.retries + others.retries, self.throttled + others.throttled)
+
+
+@runtime_checkable
+class _Repeating(Protocol):
+    @property
+    def repeats(self) -> Repeats: ...
+
+
+def repeats_of(backend: Backend) -> Repeats:
+    """Return what *backend* tried again until now; none of one that never does."""
+    return backend.repeats if isinstance(backend, _Repeating) else Repeats()
+
+
 class Retrying:
     """*inner*, tried again while it is Unavailable. *jitter* returns a random number in [0, 1)."""
 
@@ -57,6 +80,13 @@ class Retrying:
         self._clock: Clock = clock or SystemClock()
         self._policy = policy or RetryPolicy()
         self._jitter = jitter
+        self._lock = threading.Lock()
+        self._repeats = Repeats()
+
+    @property
+    def repeats(self) -> Repeats:
+        """What was tried again until now."""
+        return self._repeats
 
     @property
     def url(self) -> str:
@@ -122,7 +152,9 @@ class Retrying:
                     if tries == 1:
                         raise
                     message = f"{exc.message} (gave up after {tries} attempts in {spent:.1f} s)"
-                    raise Unavailable(message, hint=exc.hint) from exc
+                    raise type(exc)(message, hint=exc.hint) from exc
+                with self._lock:
+                    self._repeats += Repeats(1, int(isinstance(exc, Throttled)))
                 self._clock.sleep(pause)
 
     def _write(self, key: str, data: Buffer, write: Callable[[], str]) -> str:

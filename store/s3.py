@@ -26,6 +26,7 @@ from dvfs.store.errors import (
     InvalidInput,
     NoSpace,
     NotFound,
+    Throttled,
     Unavailable,
 )
 
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from dvfs.store.s3_ranges import RangeReader
 
 _API_VERSION = "2006-03-01"
-_THROTTLED = ("Throttl", "SlowDown", "RequestLimitExceeded", "TooManyRequests", "RequestTimeout", "OperationAborted")
+_THROTTLED = ("Throttl", "SlowDown", "RequestLimitExceeded", "TooManyRequests")
+_PASSING = ("RequestTimeout", "OperationAborted")
 _EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AllAccessDisabled")
 
@@ -308,7 +310,9 @@ def _from_answer(message: str, bucket: str, exc: ClientError) -> DvfsError:
     text = f"{message}: {exc.response.get('Error', {}).get('Message') or code or status} ({code or status})"
     if code == "NoSuchBucket":
         return NotFound(f"{message}: there is no bucket {bucket}", hint="create the bucket, or check the store URL")
-    if any(word in code for word in _THROTTLED):
+    if status == 429 or any(word in code for word in _THROTTLED):
+        return Throttled(text)
+    if any(word in code for word in _PASSING):
         return Unavailable(text)
     if code in _EXPIRED:
         return AccessDenied(text, hint="the credentials have expired: log in again")
@@ -324,7 +328,7 @@ def _from_answer(message: str, bucket: str, exc: ClientError) -> DvfsError:
         )
     if status == 507:
         return NoSpace(text)
-    if status in (408, 409, 429) or status >= 500:
+    if status in (408, 409) or status >= 500:
         return Unavailable(text)
     return InvalidInput(text)
 

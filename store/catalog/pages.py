@@ -18,6 +18,7 @@ from dvfs.store.catalog.inner import Inner, PageRef, encode_inner
 from dvfs.store.catalog.leaf import Leaf, encode_leaf
 from dvfs.store.codec import compress_page, decompress_page
 from dvfs.store.errors import Corrupt, DvfsError
+from dvfs.store.stalls import Cause, all_of
 
 Page = Leaf | Inner
 Load = Callable[[PageRef], Page]
@@ -123,11 +124,12 @@ class PageSource:
         return page
 
     def _decode(self, ref: BlockRef, kind: Callable[[bytes], AnyPage]) -> AnyPage:
-        stored = self._blocks.block(ref)
-        try:
-            page = kind(decompress_page(stored, MAX_PAGE_BYTES))
-        except DvfsError as exc:
-            raise type(exc)(_name(ref) + exc.message, hint=exc.hint) from exc
+        with all_of(Cause.CATALOG):
+            stored = self._blocks.block(ref)
+            try:
+                page = kind(decompress_page(stored, MAX_PAGE_BYTES))
+            except DvfsError as exc:
+                raise type(exc)(_name(ref) + exc.message, hint=exc.hint) from exc
         with self._lock:
             if ref.digest not in self._pages:
                 self._pages[ref.digest] = page

@@ -44,7 +44,9 @@ LIBRARY_MESSAGES = {"Could not connect to the endpoint URL", "Unable to locate c
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs/CONFIGURATION.md").read_text()
 COMMANDS = (ROOT / "docs/COMMANDS.md").read_text()
-OPTIONS = COMMANDS + "".join((ROOT / f"docs/{page}.md").read_text() for page in ("VERSIONS", "EDITING", "PREFETCH"))
+OPTIONS = COMMANDS + "".join(
+    (ROOT / f"docs/{page}.md").read_text() for page in ("VERSIONS", "EDITING", "PREFETCH", "STATS")
+)
 SEMANTICS = (ROOT / "docs/SEMANTICS.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs/TROUBLESHOOTING.md").read_text()
 CONCURRENCY = (ROOT / "docs/design/concurrency.md").read_text()
@@ -71,7 +73,7 @@ def options_of(command: click.Command) -> dict[str, click.Option]:
 
 
 def documented() -> dict[str, set[str]]:
-    """Return the words of the options that docs/COMMANDS.md and the pages in OPTIONS give each command."""
+    """Return the words of the options that the pages about commands give each of them."""
     shared = {title: words_in(section(COMMANDS, heading)) for title, heading in GROUPS.items()}
     found: dict[str, set[str]] = {}
     for heading, body in sections(OPTIONS, level=3):

@@ -30,11 +30,12 @@ from tests.fs.made_version import Made, opened
 class Breakable:
     """A backend that fails while the file *broken* exists, and does not answer while *hanging* does.
 
-    A thread that it keeps waiting is called dvfs:hangs.
+    A thread that it keeps waiting is called dvfs:hangs. Each answer takes *delay_seconds*.
     """
 
-    def __init__(self, inner: Backend, broken: Path, hanging: Path) -> None:
+    def __init__(self, inner: Backend, broken: Path, hanging: Path, delay_seconds: float) -> None:
         self._inner = inner
+        self._delay_seconds = delay_seconds
         self._broken = broken
         self._hanging = hanging
 
@@ -48,6 +49,7 @@ class Breakable:
             time.sleep(0.01)
         if self._broken.exists():
             raise Unavailable(f"{key}: the store does not answer")
+        time.sleep(self._delay_seconds)
         return self._inner.get(key, start, length)
 
 
@@ -63,7 +65,8 @@ def main() -> int:
         if told.get("dies"):
             os._exit(3)
         cache = Cache(Path(told["cache"]), budget_bytes=told.get("budget_bytes", 1 << 30), reserve_bytes=0)
-        version = made.open(cache, wrap=lambda inner: Breakable(inner, Path(told["broken"]), Path(told["hanging"])))
+        broken, hanging, delay_seconds = Path(told["broken"]), Path(told["hanging"]), told.get("delay_seconds", 0)
+        version = made.open(cache, wrap=lambda inner: Breakable(inner, broken, hanging, delay_seconds))
         version.check()
 
         folder = Folder(Path(told["overlay"])) if options.writable else None

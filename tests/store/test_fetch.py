@@ -18,12 +18,15 @@ from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Codec
 from dvfs.store.cache import Cache
 from dvfs.store.clock import SystemClock
 from dvfs.store.digest import block_digest
-from dvfs.store.errors import Corrupt, Internal, Unavailable
+from dvfs.store.errors import Corrupt, Internal, Throttled, Unavailable
 from dvfs.store.fetch import Fetcher
 from dvfs.store.fetch_queue import WantedBlocks, in_one_request
 from dvfs.store.folder import FolderBackend
 from dvfs.store.ids import PackId, pack_key
+from dvfs.store.retry import Repeats, Retrying, RetryPolicy
 from tests.cache_process import CacheProcess
+from tests.clocks import FakeClock
+from tests.faulty import Faulty
 from tests.memory_backend import Get, MemoryBackend, store_blocks
 from tests.store.noise import noise
 
@@ -104,6 +107,31 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 # -- one block
+
+
+def test_bytes_are_counted_by_where_they_came_from(setup: Setup) -> None:
+    fetcher = setup.fetcher()
+    fetcher.read(setup.refs[0], 0, 100)
+    fetcher.read(setup.refs[0], 0, 200)
+    assert fetcher.read_nowait(setup.refs[0], 0, 300) is not None
+    fetcher.want(setup.refs[1:3])
+    assert fetcher.wait_idle(60)
+    found = fetcher.stats()
+    assert (found.missed_bytes, found.cache_bytes, found.memory_bytes) == (100, 200, 300)
+    assert (found.bytes_fetched, found.ahead_bytes) == (24 * KIB, 16 * KIB)
+    assert found.latencies.count == found.requests == 2
+    assert (found.wanted, found.under_way, found.parallel) == (0, 0, 16)
+
+
+def test_what_is_tried_again_is_told(setup: Setup) -> None:
+    faulty = Faulty(setup.backend)
+    faulty.fail("get", error=Throttled("slow down"))
+    retrying = Retrying(faulty, FakeClock(), RetryPolicy(), jitter=lambda: 0.0)
+    fetcher = Fetcher(lambda tag: retrying, Cache(setup.root / "other", budget_bytes=1 << 30, reserve_bytes=0))
+    fetcher.block(setup.refs[0])
+    assert fetcher.stats().repeats == Repeats(retries=1, throttled=1)
+    assert fetcher.stats().requests == 1
+    fetcher.close()
 
 
 def test_a_block_is_fetched_once_and_read_from_the_cache_after(setup: Setup) -> None:
@@ -476,6 +504,7 @@ def test_wanted_neighbours_ride_along_with_a_caller(setup: Setup) -> None:
         (10, 4),
     ]
     assert [fetcher.cached(setup.refs[number]) for number in (9, 10, 11, 12, 13, 14)] == [False, *[True] * 4, False]
+    assert fetcher.stats().ahead_bytes == 4 * 8 * KIB  # all but the one that was asked for
 
 
 def test_wanting_is_bounded_and_urgent_blocks_come_first(setup: Setup) -> None:

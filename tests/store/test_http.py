@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from dvfs.store.backend import get_if
-from dvfs.store.errors import AccessDenied, Conflict, DvfsError, NotFound, ReadOnly, Unavailable, Unsupported
+from dvfs.store.errors import AccessDenied, Conflict, DvfsError, NotFound, ReadOnly, Throttled, Unavailable, Unsupported
 from dvfs.store.http import HttpBackend, HttpOptions
 from tests.http_server import MODIFIED, HttpServer, Request
 
@@ -136,7 +136,7 @@ def test_redirects_are_followed_to_http_alone(server: HttpServer, backend: HttpB
         (401, AccessDenied),
         (403, AccessDenied),
         (405, AccessDenied),
-        (429, Unavailable),
+        (429, Throttled),
         (500, Unavailable),
         (503, Unavailable),
     ],

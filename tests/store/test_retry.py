@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from dvfs.store.errors import AccessDenied, AlreadyExists, Conflict, NoSpace, NotFound, Unavailable
+from dvfs.store.errors import AccessDenied, AlreadyExists, Conflict, NoSpace, NotFound, Throttled, Unavailable
 from dvfs.store.folder import FolderBackend
-from dvfs.store.retry import Retrying, RetryPolicy
+from dvfs.store.retry import Repeats, Retrying, RetryPolicy, repeats_of
 from tests.clocks import FakeClock
 from tests.faulty import FOREVER, Faulty
 from tests.store.noise import noise
@@ -37,6 +37,22 @@ def test_pauses_grow_to_the_cap(setup: Setup) -> None:
     setup.faulty.fail("get", times=4)
     assert setup.retrying.get("packs/00/aa").data == b"x"
     assert setup.clock.sleeps == [1.0, 2.0, 3.0, 3.0]
+
+
+def test_what_is_tried_again_is_counted(setup: Setup) -> None:
+    setup.plain.put_if_absent("packs/00/aa", b"x")
+    assert repeats_of(setup.plain) == repeats_of(setup.retrying) == Repeats()
+    setup.faulty.fail("get", error=Throttled("slow down"), times=2)
+    setup.faulty.fail("get", nth=3)
+    assert setup.retrying.get("packs/00/aa").data == b"x"
+    assert repeats_of(setup.retrying) == Repeats(retries=3, throttled=2)
+
+
+def test_who_gives_up_says_that_the_store_asked_for_it(setup: Setup) -> None:
+    setup.faulty.fail("get", error=Throttled("slow down"), times=FOREVER)
+    with pytest.raises(Throttled, match=r"slow down \(gave up after 5 attempts"):
+        setup.retrying.get("packs/00/aa")
+    assert setup.retrying.repeats == Repeats(retries=4, throttled=4)
 
 
 def test_pauses_have_full_jitter(folder_backend: FolderBackend) -> None:

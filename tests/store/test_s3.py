@@ -24,6 +24,7 @@ from dvfs.store.errors import (
     InvalidInput,
     NoSpace,
     NotFound,
+    Throttled,
     Unavailable,
 )
 from dvfs.store.retry import Retrying, RetryPolicy
@@ -290,9 +291,9 @@ def test_options_reach_open_backend() -> None:
         (403, "RequestTimeTooSkewed", "get", AccessDenied),
         (400, "ExpiredToken", "get", AccessDenied),
         (400, "RequestTimeout", "put", Unavailable),
-        (429, "TooManyRequests", "get", Unavailable),
+        (429, "TooManyRequests", "get", Throttled),
         (500, "InternalError", "get", Unavailable),
-        (503, "SlowDown", "put", Unavailable),
+        (503, "SlowDown", "put", Throttled),
         (503, "", "head", Unavailable),
         (501, "NotImplemented", "put", InvalidInput),
         (507, "InsufficientStorage", "put", NoSpace),
