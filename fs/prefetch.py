@@ -1,8 +1,8 @@
 """Fetches before anybody asks: what `ReadAhead` expects, and whole versions.
 
 Modes: `none` fetches nothing ahead; `auto` what is expected, what earlier runs read, and, once reads look random, the
-whole version if the cache's budget holds it; `all` the whole version from the start. In each of them files are fetched
-in an order that somebody hands in.
+whole version if the cache's budget holds it, else small files one by one; `all` the whole version from the start. In
+each of them files are fetched in an order that somebody hands in.
 
 Daemon threads, begun when first needed, walk the catalog and want blocks; the fetcher's own threads fetch them.
 What goes wrong is logged and given up: whoever reads meets the error itself.
@@ -93,6 +93,7 @@ class Prefetcher:
         self._works = False
         self._stop = threading.Event()
         self._fills = False
+        self._is_too_large = False
         self._is_off = mode is Prefetch.NONE
         self._replayed = replayed if mode is Prefetch.AUTO else None
         self._is_replaying = False
@@ -164,6 +165,8 @@ class Prefetcher:
             if not self._works:
                 self._works = True
                 self._run(self._work)
+        if self._is_too_large and order is None:
+            self._own_ranges.fetch_alone(Alone.EACH if self._ahead.looks_random else Alone.NONE)
         if self._mode is Prefetch.AUTO and self._ahead.looks_random and order is None and not self._is_replaying:
             self._begin_fill()
 
@@ -247,6 +250,7 @@ class Prefetcher:
             if self._mode is Prefetch.AUTO:
                 self._mode = Prefetch.NONE  # of the whole; what is expected is fetched on
                 self._fills = False
+                self._is_too_large = True
                 return
         _log.info("fetching the whole version, %d bytes", size)
         self._fill_with(itertools.chain.from_iterable(blocks for _, blocks in self._blocks(0)), budget)

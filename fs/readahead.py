@@ -24,6 +24,9 @@ IN_ORDER_FILES = 4
 RANDOM_READS = 20
 """So many reads that had to wait and followed nothing, and reading looks random."""
 
+_MOST_RANDOM = 2 * RANDOM_READS
+"""After half as many reads in order they do not look random any more."""
+
 FIRST_PAGES = 3
 MAX_PAGES = 64
 _STREAMS = 256
@@ -106,7 +109,7 @@ class ReadAhead:
     def _note_bytes(self, inode: int, size: int, start: int, end: int, waited: bool) -> Job | None:
         stream = self._streams.get(inode)
         if stream is None or not -SLACK_BYTES <= start - stream.next <= SLACK_BYTES:
-            self._random += waited
+            self._random = min(self._random + waited, _MOST_RANDOM)
             self._begin(inode, end)
             return None
         stream.next = max(stream.next, end)
@@ -124,7 +127,7 @@ class ReadAhead:
     def _note_file(self, rank: int, waited: bool) -> Job | None:
         step = rank - self._front
         if step > SLACK_RANKS or step < -SLACK_RANKS:
-            self._random += waited
+            self._random = min(self._random + waited, _MOST_RANDOM)
             self._run = 1
             self._front = rank
             self._entries_from = self._entries_to = 0

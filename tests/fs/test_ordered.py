@@ -62,9 +62,9 @@ class Mounted:
         self.metered = Metered(inner)  # type: ignore[arg-type]
         return self.metered
 
-    def read(self, rank: int) -> None:
+    def read(self, rank: int, *, waited: bool = False) -> None:
         file = self.view.file(rank + 1)
-        self.prefetcher.note_read(rank + 1, file, 0, file.size, waited=False)
+        self.prefetcher.note_read(rank + 1, file, 0, file.size, waited=waited)
         assert self.view.read(rank + 1, 0, BYTES) == noise(BYTES, rank - 1)
 
     def cached(self, rank: int) -> bool:
@@ -102,13 +102,13 @@ def shuffled(seed: int = 1) -> array[int]:
     return array("Q", ranks)
 
 
-def epoch_bytes(it: Mounted, order: array[int], *, is_told: bool) -> int:
+def epoch_bytes(it: Mounted, order: array[int], *, is_told: bool, waited: bool = False) -> int:
     """Read a shuffled epoch; return the bytes fetched."""
     before = it.metered.counts.bytes_in
     if is_told:
         it.prefetcher.follow(order)
     for rank in order:
-        it.read(rank)
+        it.read(rank, waited=waited)
     assert it.version.fetcher.wait_idle(30)
     return it.metered.counts.bytes_in - before
 
@@ -117,8 +117,34 @@ def test_a_shuffled_epoch_through_a_small_cache_fetches_each_file_about_once(mou
     it = mount(budget_bytes=SMALL_CACHE)
     told = [epoch_bytes(it, shuffled(seed), is_told=True) for seed in (1, 2)]
     assert max(told) < 1.3 * DATASET
-    other = mount(Prefetch.AUTO, budget_bytes=SMALL_CACHE)
+    other = mount(Prefetch.NONE, budget_bytes=SMALL_CACHE)
     assert epoch_bytes(other, shuffled(), is_told=False) > 3 * DATASET
+
+
+def test_where_reads_look_random_a_small_cache_is_not_filled_with_what_goes_before_it_is_read(mount: Open) -> None:
+    it = mount(Prefetch.AUTO, budget_bytes=SMALL_CACHE)
+    it.prefetcher.start()
+    order = shuffled()
+    count = 0
+    while not it.own_ranges.is_sparing:
+        it.read(order[count % FILES], waited=True)
+        count += 1
+        assert count < 2 * FILES
+    assert epoch_bytes(it, shuffled(2), is_told=False, waited=True) < 2 * DATASET
+
+
+def test_where_reads_are_in_order_again_blocks_are_fetched_whole_again(mount: Open) -> None:
+    it = mount(Prefetch.AUTO, budget_bytes=SMALL_CACHE)
+    it.prefetcher.start()
+    order = shuffled()
+    count = 0
+    while not it.own_ranges.is_sparing:
+        it.read(order[count % FILES], waited=True)
+        count += 1
+        assert count < 2 * FILES
+    for rank in range(1, 60):
+        it.read(rank)
+    assert not it.own_ranges.is_sparing
 
 
 def test_what_comes_first_is_fetched_before_it_is_read(mount: Open) -> None:
