@@ -17,7 +17,7 @@ from typing import Literal
 from dvfs.store.backend import Backend
 from dvfs.store.collection import uncollected
 from dvfs.store.crash import CrashPoint, no_crash
-from dvfs.store.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable, WrongState
+from dvfs.store.errors import AlreadyExists, Conflict, Corrupt, InvalidInput, NotFound, Unavailable, WrongState
 from dvfs.store.ids import VersionId, is_version_id
 from dvfs.store.latest import settled
 from dvfs.store.names import Names
@@ -211,23 +211,35 @@ class Records:
         return settled(record for record in self.every() if record.status != "deleted")
 
     def every(self) -> list[Record]:
-        """Return every record as it is, deleted ones too, oldest first: one LIST, and a GET for each that changed."""
-        with uncollected():
-            listed = {
-                name: item.etag
-                for item in self._backend.list("datasets/")
-                if is_version_id(name := item.key.removeprefix("datasets/").removesuffix(".json"))
-            }
+        """Return every record as it is, deleted ones too, oldest first: one LIST, and a GET for each that changed.
+
+        Those that are known are decoded while the store lists.
+        """
+        with uncollected(), ThreadPoolExecutor(1) as pool:
+            listing = pool.submit(self._listed)
             known = self._cache.get_all()
-            changed = [name for name, etag in listed.items() if name not in known or known[name][0] != etag]
-            bodies = {name: known[name][1] for name in listed.keys() & known.keys()}
-            if changed:
-                bodies.update(self._fetch(changed))
+            records = {
+                name: record for name, (_, body) in known.items() if (record := _decoded(body, name)) is not None
+            }
+            listed = listing.result()
             gone = known.keys() - listed.keys()
             if gone:
                 self._cache.remove(gone)
-            records = [decode(body, name) for name, body in bodies.items()]
-        return sorted(records, key=lambda record: (record.created_ns, record.id))
+            changed = [name for name, etag in listed.items() if name not in known or known[name][0] != etag]
+            bodies = {name: known[name][1] for name in listed.keys() & known.keys() - records.keys()}
+            if changed:
+                bodies.update(self._fetch(changed))
+            records |= {name: decode(body, name) for name, body in bodies.items()}
+            found = [record for name, record in records.items() if name in listed]
+        return sorted(found, key=lambda record: (record.created_ns, record.id))
+
+    def _listed(self) -> dict[str, str]:
+        """Return the etags of all records that the store has, by id."""
+        return {
+            name: item.etag
+            for item in self._backend.list("datasets/")
+            if is_version_id(name := item.key.removeprefix("datasets/").removesuffix(".json"))
+        }
 
     def _fetch(self, versions: list[str]) -> dict[str, bytes]:
         def fetch(version: str) -> tuple[str, str, bytes] | None:
@@ -349,3 +361,11 @@ def check_state(record: Record, want: Want) -> None:
 
 def _key(version: VersionId) -> str:
     return f"datasets/{version}.json"
+
+
+def _decoded(body: bytes, version: str) -> Record | None:
+    """Return the record in *body*, None where that is none."""
+    try:
+        return decode(body, version)
+    except Corrupt:
+        return None
