@@ -60,6 +60,12 @@ class Dvfs:
         closed = self.run("close", "--id", dataset)
         return dataset, {"create": created.seconds, "add": added.seconds, "close": closed.seconds}
 
+    def take_in(self, tree: Tree) -> tuple[str, float]:
+        """Make a version of *tree* by one program, sync; return its id and the seconds."""
+        name = f"{tree.name}-{next(self._numbers)}"
+        ran = self.run("sync", "--json", "--project", "bench", "--name", name, "--folder", str(tree.root))
+        return str(json.loads(ran.output)["id"]), ran.seconds
+
     def sync(self, folder: Path, parent: str) -> tuple[str, float]:
         """Make what differs in *folder* from version *parent* a new version; return its id and the seconds."""
         ran = self.run("sync", "--json", "--folder", str(folder), "--parents", parent)

@@ -98,7 +98,7 @@ class Absent:
 
 
 class DvfsMount:
-    """`dvfs create`, `add`, `close`; `dvfs mount` with *options*."""
+    """`dvfs sync`; `dvfs mount` with *options*."""
 
     name = DVFS
     program_files = ()
@@ -115,8 +115,8 @@ class DvfsMount:
         return other
 
     def put(self, tree: Tree, name: str) -> float:
-        self.datasets[name], seconds = self.dvfs.create(tree)
-        return sum(seconds.values())
+        self.datasets[name], seconds = self.dvfs.take_in(tree)
+        return seconds
 
     @contextmanager
     def mounted(self, name: str, cache: Path) -> Iterator[Place]:
