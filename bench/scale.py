@@ -29,13 +29,15 @@ class Race:
     """How much the race is: *rounds* of each row, and in how many folders the files lie that slow rivals read.
 
     A rival of which a turn took *slow_seconds* is not run again in it. A program that takes *most_seconds* has
-    failed. *lines_bytes* is the size of the big file of text, *delay_seconds* what the proxy adds to a request.
+    failed. *lines_bytes* is the size of the big file of text, *pictures* the number of those that torch reads,
+    *delay_seconds* what the proxy adds to a request.
     """
 
     rounds: int
     image_folders: int
     text_folders: int
     lines_bytes: int
+    pictures: int
     slow_seconds: float = 30.0
     most_seconds: float = 600.0
     delay_seconds: float = 0.02
@@ -96,7 +98,7 @@ SCALES = {
             0.5,
             1 * GIB,
             Edits(200, 50, 10, 8 * MIB, 1 * MIB, 1),
-            Race(1, 2, 2, 16 * MIB),
+            Race(1, 2, 2, 16 * MIB, 130),
             Versions(50, 1_000, 10),
         ),
         Scale(
@@ -113,7 +115,7 @@ SCALES = {
             1.0,
             6 * GIB,
             Edits(2_000, 500, 100, 128 * MIB, 16 * MIB, 3),
-            Race(3, 3, 2, 256 * MIB, slow_seconds=15.0),
+            Race(3, 3, 2, 256 * MIB, 640, slow_seconds=15.0),
             Versions(500, 20_000, 100),
         ),
         Scale(
@@ -130,7 +132,7 @@ SCALES = {
             2.0,
             40 * GIB,
             Edits(20_000, 2_000, 100, 1 * GIB, 256 * MIB, 3),
-            Race(3, 10, 10, 1 * GIB),
+            Race(3, 10, 10, 1 * GIB, 5_000),
             Versions(10_000, 1_000_000, 1_000),
         ),
     )

@@ -166,9 +166,12 @@ def in_turns(
 
 
 @contextmanager
-def started(session: Session) -> Iterator[tuple[Race, Rivals]]:
-    """Install the rivals and start the proxy before the server of *session*; at the end it is stopped."""
-    rivals = install(tell)
+def started(session: Session, *, with_torch: bool) -> Iterator[tuple[Race, Rivals]]:
+    """Install the rivals, and torch *with_torch*, and start the proxy before the server of *session*.
+
+    At the end it is stopped.
+    """
+    rivals = install(tell, with_torch=with_torch)
     proxy = Proxy(session.server.endpoint)
     try:
         variables = session.server.environment("writer") | {"AWS_ENDPOINT_URL": proxy.endpoint}
