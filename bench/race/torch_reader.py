@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -51,6 +53,16 @@ def versions() -> str:
     """Return that of torch, and those of what it reads with, by name."""
     torchvision_modules()
     return ", ".join([version("torch"), *(f"{name} {version(name)}" for name in ("torchvision", "pillow"))])
+
+
+def program_files() -> list[str]:
+    """Return the files that this program is loaded from."""
+    torchvision_modules()
+    specs = [getattr(module, "__spec__", None) for module in [*sys.modules.values()]]
+    named = {path for spec in specs if spec is not None for path in (spec.origin, spec.cached) if path is not None}
+    with open("/proc/self/maps") as maps:
+        named |= {line.split(None, 5)[5].strip() for line in maps if "/" in line}
+    return sorted(path for path in named if path.startswith("/") and os.path.isfile(path))
 
 
 def read_bytes(path: str) -> tuple[int, int]:

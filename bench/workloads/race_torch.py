@@ -113,10 +113,17 @@ def make_pictures(race: Race, python: Path) -> Tree:
     return found(root)
 
 
+def program_files(race: Race, python: Path) -> list[Path]:
+    """Return the files that the reader is loaded from."""
+    script = r"from bench.race import torch_reader; print(*torch_reader.program_files(), sep='\0', end='')"
+    return [Path(name) for name in race.programs.run([python, "-c", script]).output.split("\0")]
+
+
 def measure(race: Race, python: Path, tree: Tree) -> None:
     """Add the rows of *tree*, which everyone has under its name, read by *python*, which has torch."""
+    files = program_files(race, python)
     for mode in MODES:
-        part = _Part(race, python, tree, mode)
+        part = _Part(race, python, files, tree, mode)
         for delay in (0.0, race.scale.race.delay_seconds):
             part.measure(Keys(mode, delay))
 
@@ -124,9 +131,10 @@ def measure(race: Race, python: Path, tree: Tree) -> None:
 class _Part:
     """All that is read in one *mode*."""
 
-    def __init__(self, race: Race, python: Path, tree: Tree, mode: str) -> None:
+    def __init__(self, race: Race, python: Path, program_files: list[Path], tree: Tree, mode: str) -> None:
         self._race = race
         self._python = python
+        self._program_files = program_files
         self._tree = tree
         self._mode = mode
         self._truth = self._loaded(tree.root, EPOCHS)
@@ -145,7 +153,7 @@ class _Part:
         later = [keys.epoch(number) for number in range(2, EPOCHS + 1)]
 
         def work() -> Iterator[tuple[str, Taken]]:
-            self._race.forget()
+            self._forget()
             loaded = self._read(Place(self._tree.root), EPOCHS)
             yield keys.first, _first_batch(loaded, 0.0)
             yield from zip((keys.disk, *later), self._epochs(loaded), strict=True)
@@ -160,7 +168,7 @@ class _Part:
         def work() -> Iterator[tuple[str, Taken]]:
             cache = race.new_folder()
             try:
-                race.forget()
+                self._forget()
                 with race.latency(keys.delay), mount.mounted(self._tree.name, cache) as place:
                     loads: list[Loaded] = []
 
@@ -171,13 +179,19 @@ class _Part:
                     yield keys.first, race.counted(first)
                     yield from zip(on_mount, self._epochs(loads[0]), strict=True)
                 if not keys.delay:
-                    race.forget()
+                    self._forget()
                     with mount.mounted(self._tree.name, cache) as place:
                         yield keys.disk, race.counted(lambda: self._epochs(self._read(place, 1))[0])
             finally:
                 remove_tree(cache)
 
         return Turn((keys.first, *on_mount) if keys.delay else (keys.first, *on_mount, keys.disk), work)
+
+    def _forget(self) -> None:
+        """Empty the page cache of all but the programs, this reader too."""
+        self._race.forget()
+        for path in self._program_files:
+            path.read_bytes()
 
     def _epochs(self, loaded: Loaded) -> list[Taken]:
         return [Taken(epoch.seconds, epoch.images, self._tree.bytes) for epoch in loaded.epochs]
