@@ -17,7 +17,7 @@ from bench.race.downloads import Download, Dvc, boto3_objects, obstore_objects
 from bench.race.installing import Rivals, install
 from bench.race.mounts import Absent, DvfsMount, JuiceFs, Mount, Native, Rclone, S3fs
 from bench.race.proxy import Proxy, Traffic
-from bench.race.rows import DOWNLOADS, DVFS, Figure, Row, Taken
+from bench.race.rows import DOWNLOADS, DVFS, NATIVE, Figure, Row, Taken
 from bench.scale import Scale
 from bench.session import Session, tell
 from bench.trees import Tree
@@ -142,8 +142,8 @@ def in_turns(
 ) -> None:
     """Have *contestants* do their work *rounds* times in turns, every other one backwards; put figures into *rows*.
 
-    A rival of which a turn took *slow_seconds* is not run again, nor anyone that failed: that is told in the rows of
-    which the turn that failed brought no figure.
+    A rival of which a turn took *slow_seconds* is not run again (dvfs and the plain directory are), nor anyone that
+    failed: that is told in the rows of which the turn that failed brought no figure.
     """
     left = list(contestants)
     for number in range(rounds):
@@ -161,7 +161,7 @@ def in_turns(
                 for key in undone:
                     rows[key].figures.setdefault(name, Figure()).failed = str(error)
                 continue
-            if name != DVFS and now() - began >= slow_seconds:
+            if name not in {DVFS, NATIVE} and now() - began >= slow_seconds:
                 left.remove(name)
 
 

@@ -30,9 +30,10 @@ DISK_GOALS = {"decode": WARM_GOALS, "bytes": (Goal(Measure.FILES, 2.0, MOUNTS),)
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch of torch: what it took, and a *check* of what was read."""
+    """One epoch of torch: what it took, also of processor time, and a *check* of what was read."""
 
     seconds: float
+    cpu_seconds: float
     images: int
     check: float
 
@@ -194,7 +195,10 @@ class _Part:
             path.read_bytes()
 
     def _epochs(self, loaded: Loaded) -> list[Taken]:
-        return [Taken(epoch.seconds, epoch.images, self._tree.bytes) for epoch in loaded.epochs]
+        return [
+            Taken(epoch.seconds, epoch.images, self._tree.bytes, notes={"cpu_seconds": epoch.cpu_seconds})
+            for epoch in loaded.epochs
+        ]
 
     def _read(self, place: Place, epochs: int) -> Loaded:
         return self._loaded(place.directory, epochs).check(self._truth)

@@ -17,7 +17,10 @@ NO_DELAY = Keys("decode", 0.0)
 
 def told(*epochs: tuple[float, int, float]) -> dict[str, object]:
     """What the reader prints."""
-    described = [{"seconds": seconds, "images": images, "check": check} for seconds, images, check in epochs]
+    described = [
+        {"seconds": seconds, "cpu_seconds": 2 * seconds, "images": images, "check": check}
+        for seconds, images, check in epochs
+    ]
     return {"listed_seconds": 0.25, "first_batch_seconds": 1.5, "epochs": described}
 
 
@@ -60,7 +63,7 @@ def test_epochs_that_are_those_of_the_truth_pass_and_fewer_too() -> None:
     loaded = from_json(told((3.0, 130, 1.25)))
     assert loaded.check(truth) is loaded
     assert (loaded.listed_seconds, loaded.first_batch_seconds) == (0.25, 1.5)
-    assert [epoch.seconds for epoch in loaded.epochs] == [3.0]
+    assert [(epoch.seconds, epoch.cpu_seconds) for epoch in loaded.epochs] == [(3.0, 6.0)]
 
 
 @pytest.mark.parametrize("second", [(8.0, 129, 2.5), (8.0, 130, 2.75)])
