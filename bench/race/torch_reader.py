@@ -4,7 +4,8 @@ Both are used as they come. `decode` is what a training job does: pillow decodes
 `bytes` reads each file and decodes nothing: `loader` is a parameter of ImageFolder. The clock starts before the
 folder is listed, after everything is imported. It runs in the environment that torch is installed into, and prints
 one JSON object: seconds until the folder was listed and until the first batch came, and for each epoch seconds, those
-of processor time of this process and its workers, images, and a check of what was read. The check depends on the seed and on the content of the files alone.
+of processor time of this process and its workers, images, and a check of what was read. The check depends on the
+seed and on the content of the files alone.
 
     python -m bench.race.torch_reader decode|bytes ROOT --epochs 3 --seed 1
 """
