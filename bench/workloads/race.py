@@ -8,16 +8,16 @@ from itertools import count
 from bench.machine import remove_tree
 from bench.programs import Failed
 from bench.race.downloads import Dvc
-from bench.race.installing import Rivals
+from bench.race.installing import TORCH, Rivals
 from bench.race.mounts import Absent
 from bench.race.racing import Race, started
 from bench.race.rows import DVFS
 from bench.session import Session, tell
 from bench.trees import Tree, make_big, make_images, make_lines, make_texts
-from bench.workloads import race_big, race_versions, race_walks
+from bench.workloads import race_big, race_torch, race_versions, race_walks
 from bench.workloads.race_epochs import RaceEpochs, sample_name
 
-PARTS = ("images", "texts", "big", "lines")
+PARTS = ("images", "texts", "big", "lines", "torch")
 
 
 def run(session: Session, parts: tuple[str, ...] = PARTS) -> tuple[Race, Rivals, list[str]]:
@@ -46,9 +46,26 @@ def run(session: Session, parts: tuple[str, ...] = PARTS) -> tuple[Race, Rivals,
         race_versions.change_inside(race, tree)
         remove_tree(tree.root)
 
-    works: dict[str, Callable[[Race], None]] = {"images": images, "texts": texts, "big": big, "lines": lines}
+    def torch(race: Race) -> None:
+        if TORCH not in rivals.programs:
+            tell(f"the part torch is left out: {rivals.missing[TORCH]}")
+            return
+        python = rivals.program(TORCH)
+        tree = race_torch.make_pictures(race, python)
+        tell(f"{tree.name}: {len(tree.files)} files, {tree.bytes / 1e6:.0f} MB")
+        _give(race, tree)
+        race_torch.measure(race, python, tree)
+        remove_tree(tree.root)
+
+    works: dict[str, Callable[[Race], None]] = {
+        "images": images,
+        "texts": texts,
+        "big": big,
+        "lines": lines,
+        TORCH: torch,
+    }
     failed = []
-    with started(session) as (race, rivals):
+    with started(session, with_torch=TORCH in parts) as (race, rivals):
         for part in parts:
             try:
                 works[part](race)

@@ -19,7 +19,7 @@ from bench.programs import Failed, Programs
 from bench.race.downloads import boto3_objects
 from bench.race.mounts import Absent, copy_into
 from bench.race.racing import Turn, in_turns
-from bench.race.rows import DVFS, Measure, Row, Taken
+from bench.race.rows import DVFS, NATIVE, Measure, Row, Taken
 from bench.reader import SAMPLES
 from bench.trees import make_lines, make_texts
 from tests.seaweed import SeaweedServer
@@ -62,11 +62,12 @@ def test_every_other_turn_goes_backwards() -> None:
     assert {name: len(figure.runs) for name, figure in into["one"].figures.items()} == {DVFS: 3, "a": 3, "b": 3}
 
 
-def test_a_slow_rival_does_not_run_again_but_dvfs_does() -> None:
+def test_a_slow_rival_does_not_run_again_but_dvfs_and_the_plain_directory_do() -> None:
     log, into = Log(), rows("one")
-    contestants = {name: log.turn(name, "one", takes=takes) for name, takes in ((DVFS, 30), ("slow", 10), ("fast", 9))}
+    takes = {DVFS: 30, NATIVE: 20, "slow": 10, "fast": 9}
+    contestants = {name: log.turn(name, "one", takes=seconds) for name, seconds in takes.items()}
     in_turns(into, contestants, rounds=4, slow_seconds=10, now=log.now)
-    assert {name: log.ran.count(name) for name in contestants} == {DVFS: 4, "slow": 1, "fast": 4}
+    assert {name: log.ran.count(name) for name in contestants} == {DVFS: 4, NATIVE: 4, "slow": 1, "fast": 4}
     assert into["one"].figures["slow"].failed is None
 
 
