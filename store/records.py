@@ -216,12 +216,10 @@ class Records:
         Those that are known are decoded while the store lists.
         """
         with uncollected(), ThreadPoolExecutor(1) as pool:
-            listing = pool.submit(self._listed)
             known = self._cache.get_all()
-            records = {
-                name: record for name, (_, body) in known.items() if (record := _decoded(body, name)) is not None
-            }
-            listed = listing.result()
+            decoding = pool.submit(_all_decoded, known)
+            listed = self._listed()
+            records = decoding.result()
             gone = known.keys() - listed.keys()
             if gone:
                 self._cache.remove(gone)
@@ -363,9 +361,12 @@ def _key(version: VersionId) -> str:
     return f"datasets/{version}.json"
 
 
-def _decoded(body: bytes, version: str) -> Record | None:
-    """Return the record in *body*, None where that is none."""
-    try:
-        return decode(body, version)
-    except Corrupt:
-        return None
+def _all_decoded(known: dict[str, tuple[str, bytes]]) -> dict[str, Record]:
+    """Return the records in *known* (etags and bodies by id), without what is none."""
+    found = {}
+    for name, (_, body) in known.items():
+        try:
+            found[name] = decode(body, name)
+        except Corrupt:
+            continue
+    return found

@@ -23,6 +23,7 @@ CODES: dict[type[DvfsError], int] = {
     errors.Unsupported: 2,
     errors.Unavailable: 6,
     errors.AccessDenied: 6,
+    errors.Throttled: 6,
     errors.Corrupt: 5,
     errors.UnsupportedFormat: 5,
     errors.NoSpace: 1,
