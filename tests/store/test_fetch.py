@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,12 @@ def test_what_is_tried_again_is_told(setup: Setup) -> None:
     faulty = Faulty(setup.backend)
     faulty.fail("get", error=Throttled("slow down"))
     retrying = Retrying(faulty, FakeClock(), RetryPolicy(), jitter=lambda: 0.0)
-    fetcher = Fetcher(lambda tag: retrying, Cache(setup.root / "other", budget_bytes=1 << 30, reserve_bytes=0))
-    fetcher.block(setup.refs[0])
-    assert fetcher.stats().repeats == Repeats(retries=1, throttled=1)
-    assert fetcher.stats().requests == 1
-    fetcher.close()
+    with closing(Cache(setup.root / "other", budget_bytes=1 << 30, reserve_bytes=0)) as cache:
+        fetcher = Fetcher(lambda tag: retrying, cache)
+        fetcher.block(setup.refs[0])
+        assert fetcher.stats().repeats == Repeats(retries=1, throttled=1)
+        assert fetcher.stats().requests == 1
+        fetcher.close()
 
 
 def test_a_block_is_fetched_once_and_read_from_the_cache_after(setup: Setup) -> None:
