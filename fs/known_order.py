@@ -45,9 +45,6 @@ class KnownOrder:
         self._is_lost = False
         self._is_over = False
 
-    def __len__(self) -> int:
-        return len(self._ranks)
-
     @property
     def is_read(self) -> bool:
         """Whether it says nothing more of what comes: all was read, or its reader reads something else."""

@@ -154,7 +154,9 @@ class Prefetcher:
         if order is not None:
             order.note_read(file.rank, is_begin=start == 0)
             if order.is_read:
-                self._order = None
+                with self._order_lock:
+                    if self._order is order:  # and not the next one, handed in meanwhile
+                        self._order = None
             if file.size <= HEAD_BYTES:
                 return
         if self._is_off:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dvfs.fs.first_reads import FirstReads
+from dvfs.fs.known_order import KnownOrder
 from dvfs.fs.own_ranges import Alone, OwnRanges
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.view import blocking_view, identity_of
@@ -113,6 +114,17 @@ def epoch_bytes(it: Mounted, order: array[int], *, is_told: bool, waited: bool =
     return it.metered.counts.bytes_in - before
 
 
+def read_until_sparing(it: Mounted) -> None:
+    """Begin to fetch ahead, and read in a shuffled order until small files are fetched one by one."""
+    it.prefetcher.start()
+    order = shuffled()
+    count = 0
+    while not it.own_ranges.is_sparing:
+        it.read(order[count % FILES], waited=True)
+        count += 1
+        assert count < 2 * FILES
+
+
 def test_a_shuffled_epoch_through_a_small_cache_fetches_each_file_about_once(mount: Open) -> None:
     it = mount(budget_bytes=SMALL_CACHE)
     told = [epoch_bytes(it, shuffled(seed), is_told=True) for seed in (1, 2)]
@@ -123,25 +135,13 @@ def test_a_shuffled_epoch_through_a_small_cache_fetches_each_file_about_once(mou
 
 def test_where_reads_look_random_a_small_cache_is_not_filled_with_what_goes_before_it_is_read(mount: Open) -> None:
     it = mount(Prefetch.AUTO, budget_bytes=SMALL_CACHE)
-    it.prefetcher.start()
-    order = shuffled()
-    count = 0
-    while not it.own_ranges.is_sparing:
-        it.read(order[count % FILES], waited=True)
-        count += 1
-        assert count < 2 * FILES
+    read_until_sparing(it)
     assert epoch_bytes(it, shuffled(2), is_told=False, waited=True) < 2 * DATASET
 
 
 def test_where_reads_are_in_order_again_blocks_are_fetched_whole_again(mount: Open) -> None:
     it = mount(Prefetch.AUTO, budget_bytes=SMALL_CACHE)
-    it.prefetcher.start()
-    order = shuffled()
-    count = 0
-    while not it.own_ranges.is_sparing:
-        it.read(order[count % FILES], waited=True)
-        count += 1
-        assert count < 2 * FILES
+    read_until_sparing(it)
     for rank in range(1, 60):
         it.read(rank)
     assert not it.own_ranges.is_sparing
@@ -188,6 +188,24 @@ def test_an_order_takes_the_place_of_the_one_before(mount: Open) -> None:
         it.read(rank)
     assert it.version.fetcher.wait_idle(30)
     assert it.metered.counts.bytes_in < 2.5 * DATASET
+
+
+def test_an_order_that_comes_while_the_last_file_of_the_one_before_is_read_is_followed(
+    mount: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = mount()
+    it.prefetcher.follow(array("Q", [1]))
+    first = it.prefetcher._order
+
+    def is_read(order: KnownOrder) -> bool:
+        if order is first and it.prefetcher._order is first:
+            it.prefetcher.follow(array("Q", [200, 300]))
+        return order is first
+
+    monkeypatch.setattr(KnownOrder, "is_read", property(is_read))
+    it.read(1)
+    assert it.prefetcher._order is not None
+    assert it.prefetcher._order is not first
 
 
 def test_ranks_that_the_version_does_not_have(mount: Open) -> None:
