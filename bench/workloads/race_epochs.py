@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bench.machine import remove_tree
@@ -167,21 +168,11 @@ class RaceEpochs:
             race.run({key: row}, contestants)
 
     def _sparse_work(self, mount: Mount, key: str) -> Turn:
-        race, tree = self._race, self._tree
+        tree = self._tree
         chosen = sorted(random.Random(SEED).sample(tree.files, max(1, len(tree.files) // SPARSE_PART)))
         few = tree.of_files(chosen, "sparse")
-        truth = race.programs.read_epoch(few.root, few.list_file, threads=1)
-
-        def work() -> Iterator[tuple[str, Taken]]:
-            cache = race.new_folder()
-            try:
-                race.forget()
-                with mount.mounted(tree.name, cache) as place:
-                    yield key, race.counted(lambda: self._read_few(place, few, truth), until_quiet=True)
-            finally:
-                remove_tree(cache)
-
-        return Turn((key,), work)
+        truth = self._race.programs.read_epoch(few.root, few.list_file, threads=1)
+        return self._cold_turn(mount, key, lambda place: self._read_few(place, few, truth))
 
     def ordered(self) -> None:
         """Add the rows of a shuffled epoch through a cache that holds a quarter, its order handed in, and not."""
@@ -192,23 +183,25 @@ class RaceEpochs:
             known = "known" if is_known else "not known"
             title = f"{tree.name}: shuffled epoch, 16 threads, ~0 ms, cache of a quarter, order {known}"
             row = Row(key, title, Measure.SHARE, goals=goals, shows=(Measure.FILES,), total_bytes=tree.bytes)
-            race.run({key: row}, {DVFS: self._ordered_turn(mount, key, is_known)})
+            read = partial(self._read_in_order, mount, is_known)
+            race.run({key: row}, {DVFS: self._cold_turn(mount, key, read)})
 
-    def _ordered_turn(self, mount: DvfsMount, key: str, is_known: bool) -> Turn:
-        race, tree = self._race, self._tree
+    def _cold_turn(self, mount: Mount, key: str, read: Callable[[Place], Taken]) -> Turn:
+        """Return the turn that does *read* on an empty cache, counted until all is quiet."""
+        race = self._race
 
         def work() -> Iterator[tuple[str, Taken]]:
             cache = race.new_folder()
             try:
                 race.forget()
-                with mount.mounted(tree.name, cache) as place:
-                    yield key, race.counted(lambda: self._read_in_order(mount, place, is_known), until_quiet=True)
+                with mount.mounted(self._tree.name, cache) as place:
+                    yield key, race.counted(lambda: read(place), until_quiet=True)
             finally:
                 remove_tree(cache)
 
         return Turn((key,), work)
 
-    def _read_in_order(self, mount: DvfsMount, place: Place, is_known: bool) -> Taken:
+    def _read_in_order(self, mount: DvfsMount, is_known: bool, place: Place) -> Taken:
         if is_known:
             with tempfile.NamedTemporaryFile() as file:
                 names = shuffled(list(self._tree.files), self._order + 1)
