@@ -14,6 +14,7 @@
  *     `DVFS_DROPS` is set in the handle;
  *   - makes the device non-blocking: a request that was withdrawn between poll and read would otherwise leave pyfuse3
  *     waiting in read(2) with the interpreter's lock held. pyfuse3 tries again on EINTR, so EAGAIN becomes that;
+ *   - gives an answer of many bytes to the kernel, which copies it, without the interpreter's lock;
  *   - waits a moment for the next request itself, for which the event loop takes longer than for answering it, and says
  *     in `dvfs_zeroopen_idle` that there was none. See `turns.py`.
  *
@@ -50,6 +51,9 @@ EXPORT unsigned dvfs_zeroopen_answered = 0;
 /* How many questions in a row are answered here, and how long the next one may take to come, before Python has a turn. */
 #define ANSWERED_AT_ONCE 64
 #define NEXT_QUESTION_NS (200 * 1000)
+
+/* From how many bytes on copying an answer takes longer than to give the interpreter's lock away and have it again. */
+#define LONG_ANSWER_BYTES (256 << 10)
 
 #define DVFS_DROPS (1ULL << 63)
 
@@ -307,6 +311,23 @@ EXPORT void fuse_session_process_buf(struct fuse_session *se, const struct fuse_
     drops = is_dropping(buf);
     process(se, buf);
     drops = 0;
+}
+
+EXPORT int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size)
+{
+    static int (*reply)(fuse_req_t, const char *, size_t);
+    PyThreadState *state;
+    int result;
+
+    if (reply == NULL && (reply = (int (*)(fuse_req_t, const char *, size_t))callers(__builtin_return_address(0),
+                                                                                     "fuse_reply_buf")) == NULL)
+        return -ENOSYS;
+    if (size < LONG_ANSWER_BYTES || !PyGILState_Check())
+        return reply(req, buf, size);
+    state = PyEval_SaveThread();
+    result = reply(req, buf, size);
+    PyEval_RestoreThread(state);
+    return result;
 }
 
 static int is_next_soon(long wait_ns)
