@@ -271,8 +271,10 @@ def make_client(options: S3Options) -> S3Client:
     from botocore.config import Config
 
     from dvfs.store.s3_listing import make_factory
+    from dvfs.store.s3_loader import quick_loader
 
     session = botocore.session.Session(profile=options.profile)
+    session.register_component("data_loader", quick_loader(session.get_component("data_loader")))
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=options.connect_timeout,

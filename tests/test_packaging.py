@@ -25,7 +25,7 @@ ONLY_IN = {
     "click": ("cli/",),
     "zstandard": ("store/codec.py",),
     "boto3": ("store/s3.py",),
-    "botocore": ("store/s3.py", "store/s3_listing.py", "store/s3_ranges.py"),
+    "botocore": ("store/s3.py", "store/s3_listing.py", "store/s3_loader.py", "store/s3_ranges.py"),
     "google": ("store/gcs.py",),
     "google_crc32c": ("store/gcs.py",),
     "requests": ("store/gcs.py",),
