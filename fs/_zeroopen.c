@@ -15,8 +15,8 @@
  *   - makes the device non-blocking: a request that was withdrawn between poll and read would otherwise leave pyfuse3
  *     waiting in read(2) with the interpreter's lock held. pyfuse3 tries again on EINTR, so EAGAIN becomes that;
  *   - gives an answer of many bytes to the kernel, which copies it, without the interpreter's lock;
- *   - waits a moment for the next request itself, for which the event loop takes longer than for answering it, and says
- *     in `dvfs_zeroopen_idle` that there was none. See `turns.py`.
+ *   - waits a moment for the next request itself, at first without sleeping: the event loop takes longer for it than for
+ *     answering. It says in `dvfs_zeroopen_idle` that there was none. See `turns.py`.
  *
  * libfuse is found as the caller's own: in the dependencies of the library that called. One session a process.
  */
@@ -32,6 +32,7 @@
 #include <fuse3/fuse_lowlevel.h>
 #include <linux/fuse.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -51,6 +52,10 @@ EXPORT unsigned dvfs_zeroopen_answered = 0;
 /* How many questions in a row are answered here, and how long the next one may take to come, before Python has a turn. */
 #define ANSWERED_AT_ONCE 64
 #define NEXT_QUESTION_NS (200 * 1000)
+
+/* How long to look for the next request before falling asleep: being woken takes longer than most programs take to ask,
+ * on a virtual machine above all. */
+#define AWAKE_NS (60 * 1000)
 
 /* From how many bytes on copying an answer takes longer than to give the interpreter's lock away and have it again. */
 #define LONG_ANSWER_BYTES (256 << 10)
@@ -330,14 +335,27 @@ EXPORT int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size)
     return result;
 }
 
+static long since_ns(const struct timespec *begin)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec - begin->tv_sec) * 1000000000L + (now.tv_nsec - begin->tv_nsec);
+}
+
+/* Tells whether the next request comes within *wait_ns*. */
 static int is_next_soon(long wait_ns)
 {
     struct pollfd waited = {session_fd, POLLIN, 0};
-    struct timespec timeout = {0, wait_ns};
+    struct timespec timeout = {0, wait_ns}, begin;
     int found;
 
     Py_BEGIN_ALLOW_THREADS
-    found = ppoll(&waited, 1, &timeout, NULL);
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    while ((found = poll(&waited, 1, 0)) == 0 && since_ns(&begin) < AWAKE_NS)
+        sched_yield();
+    if (found == 0)
+        found = ppoll(&waited, 1, &timeout, NULL);
     Py_END_ALLOW_THREADS
     return found > 0;
 }
