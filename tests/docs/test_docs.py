@@ -67,8 +67,10 @@ def commands() -> dict[str, click.Command]:
 def options_of(command: click.Command) -> dict[str, click.Option]:
     """Return the options of *command* by each of their words."""
     options = [param for param in command.params if isinstance(param, click.Option)]
+    # click keeps the option that it makes for the first context of a command.
+    help_option = command.get_help_option(command.context_class(command, **command.context_settings))
     return {word: option for option in options for word in [*option.opts, *option.secondary_opts]} | {
-        word: command.get_help_option(click.Context(command)) or pytest.fail("no --help") for word in ("-h", "--help")
+        word: help_option or pytest.fail("no --help") for word in ("-h", "--help")
     }
 
 
