@@ -121,6 +121,7 @@ class VersionOperations(pyfuse3.Operations):
         self._gid = gid
         self._on_init = on_init
         self.zero_open = False
+        self._listed = self._new_entry()
         self.requests: dict[str, int] = {}
         self.answered_ahead = 0
         self.bytes_read = 0
@@ -267,19 +268,26 @@ class VersionOperations(pyfuse3.Operations):
             self._prefetcher.note_missed_page(missed.ref)
 
     def _attributes(self, found: Attributes) -> EntryAttributes:
+        return self._filled(self._new_entry(), found)
+
+    def _new_entry(self) -> EntryAttributes:
         entry = EntryAttributes()
         entry.entry_timeout = entry.attr_timeout = FOREVER_SECONDS
-        entry.st_ino = found.inode
-        entry.st_mode = found.mode
-        entry.st_size = size = found.size
-        entry.st_blocks = (size + 511) >> 9
         entry.st_uid = self._uid
         entry.st_gid = self._gid
-        entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = found.mtime_ns
+        return entry
+
+    def _filled(self, entry: EntryAttributes, found: Attributes) -> EntryAttributes:
+        entry.st_ino, entry.st_mode, size, mtime_ns = found
+        entry.st_size = size
+        entry.st_blocks = (size + 511) >> 9
+        entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = mtime_ns
         return entry
 
     def _reply(self, token: ReaddirToken, child: Child) -> bool:
-        return pyfuse3.readdir_reply(token, child.name, self._attributes(child.attributes), child.offset)
+        offset, name, attributes = child
+        # It copies the entry.
+        return pyfuse3.readdir_reply(token, name, self._filled(self._listed, attributes), offset)
 
 
 async def _refuse_to_write(*args: object, **kwargs: object) -> NoReturn:

@@ -1,8 +1,8 @@
 """Fetches before anybody asks: what `ReadAhead` expects, and whole versions.
 
-Modes: `none` fetches nothing ahead; `auto` what is expected, what earlier runs read, and, once reads look random, the
-whole version if the cache's budget holds it, else small files one by one; `all` the whole version from the start. In
-each of them files are fetched in an order that somebody hands in.
+Modes: `none` fetches nothing ahead; `auto` what is expected, what earlier runs read, and, once reads look random, small
+files one by one if the cache's budget does not hold the version, else all of it as soon as more than a sample is read;
+`all` the whole version from the start. In each of them files are fetched in an order that somebody hands in.
 
 Daemon threads, begun when first needed, walk the catalog and want blocks; the fetcher's own threads fetch them.
 What goes wrong is logged and given up: whoever reads meets the error itself.
@@ -35,6 +35,12 @@ from dvfs.store.errors import DvfsError
 _log = logging.getLogger(__name__)
 
 _FILL_BATCH_BLOCKS = 1024
+SAMPLE_FILES = 80
+"""Who reads fewer than one file in so many reads a sample, of which nobody knows that more will be read."""
+SAMPLE_BYTES = 8
+"""Once one byte in so many was fetched, it is a sample no more: small files bring their blocks."""
+_LARGE_FILE_BYTES = 16 << 20
+"""Reads at random inside such a file are no sample of files."""
 ORDER_WINDOW_BYTES = 256 << 20
 """So much of an order that is known is wanted ahead of its reader, where the cache is large enough."""
 INNER_BYTES = 8 << 20
@@ -93,7 +99,9 @@ class Prefetcher:
         self._works = False
         self._stop = threading.Event()
         self._fills = False
-        self._is_too_large = False
+        self._is_judging = False
+        self._holds_all: bool | None = None
+        self._begun = 0
         self._is_off = mode is Prefetch.NONE
         self._replayed = replayed if mode is Prefetch.AUTO else None
         self._is_replaying = False
@@ -167,10 +175,24 @@ class Prefetcher:
             if not self._works:
                 self._works = True
                 self._run(self._work)
-        if self._is_too_large and order is None:
-            self._own_ranges.fetch_alone(Alone.EACH if self._ahead.looks_random else Alone.NONE)
-        if self._mode is Prefetch.AUTO and self._ahead.looks_random and order is None and not self._is_replaying:
+        self._begun += start == 0
+        if self._mode is Prefetch.AUTO and order is None and not self._is_replaying:
+            self._note_whether_random(is_inside=start > 0 and file.size >= _LARGE_FILE_BYTES)
+
+    def _note_whether_random(self, *, is_inside: bool) -> None:
+        is_random = self._ahead.looks_random
+        if self._holds_all is False:
+            self._own_ranges.fetch_alone(Alone.EACH if is_random else Alone.NONE)
+        elif is_random and self._holds_all is None:
+            if not self._is_judging:
+                self._is_judging = True
+                self._run(self._judge)
+        elif is_random and not self._fills and (is_inside or self._is_more_than_a_sample()):
             self._begin_fill()
+
+    def _is_more_than_a_sample(self) -> bool:
+        tree = self._source.tree
+        return self._begun * SAMPLE_FILES >= tree.files or self._source.fetcher.raw_bytes * SAMPLE_BYTES >= tree.size
 
     def note_missed_page(self, ref: PageRef) -> None:
         """Want the leaf pages that follow the leaf page *ref*, which somebody waits for. Never blocks."""
@@ -245,17 +267,16 @@ class Prefetcher:
         self._want_inner_pages()
         self._ahead.limit(max(self._budget_bytes() // _CACHE_SHARE, _LEAST_WINDOW_BYTES))
 
-    def _fill(self) -> None:
+    def _judge(self) -> None:
         size, budget = self._source.tree.size, self._budget_bytes()
         if size > budget:
             _log.info("the version has %d bytes, the cache takes %d", size, budget)
-            if self._mode is Prefetch.AUTO:
-                self._mode = Prefetch.NONE  # of the whole; what is expected is fetched on
-                self._fills = False
-                self._is_too_large = True
-                return
-        _log.info("fetching the whole version, %d bytes", size)
-        self._fill_with(itertools.chain.from_iterable(blocks for _, blocks in self._blocks(0)), budget)
+        self._holds_all = size <= budget
+
+    def _fill(self) -> None:
+        _log.info("fetching the whole version, %d bytes", self._source.tree.size)
+        blocks = itertools.chain.from_iterable(blocks for _, blocks in self._blocks(0))
+        self._fill_with(blocks, self._budget_bytes())
 
     def _replay(self) -> None:
         try:

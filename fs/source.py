@@ -23,6 +23,9 @@ from dvfs.store.fetch_stats import FetchStats
 class Blocks(Protocol):
     """The part of a fetcher that a view uses; see `dvfs.store.fetch.Fetcher`. Thread-safe."""
 
+    @property
+    def raw_bytes(self) -> int: ...
+
     def read(self, ref: BlockRef, start: int, length: int) -> bytes: ...
 
     def readinto(self, ref: BlockRef, start: int, view: memoryview) -> None: ...

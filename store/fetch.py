@@ -216,6 +216,11 @@ class Fetcher:
                 lambda: self._closed or not (self._queue or self._busy_background), timeout_seconds
             )
 
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes that were fetched, as they are when they are not compressed."""
+        return self._packs.raw_bytes
+
     def stats(self) -> FetchStats:
         """Return the counters."""
         packs = self._packs

@@ -25,6 +25,7 @@ from tests.store_kit import SMALL_CUTTING
 
 KIB = 1 << 10
 FILES = 200
+MANY = 2400
 SMALL_LEAVES = Boundaries(leaf=SMALL)
 
 
@@ -37,6 +38,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     (source / "large").write_bytes(os.urandom(2_000_000))
     store = tmp_path_factory.mktemp("store") / "store"
     return make(source, store, cutting=SMALL_CUTTING, boundaries=SMALL_LEAVES, pack_bytes=256 * KIB, tail_bytes=0)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """`MANY` files of 8 KB, eight to a block."""
+    source = tmp_path_factory.mktemp("source")
+    for number in range(MANY):
+        (source / f"f{number:04}").write_bytes(os.urandom(8_000))
+    store = tmp_path_factory.mktemp("store") / "store"
+    return make(source, store, cutting=SMALL_CUTTING, boundaries=SMALL_LEAVES, tail_bytes=0)
 
 
 class Opened:
@@ -154,6 +165,27 @@ def test_auto_fills_once_reads_look_random(open_it: Callable[..., Opened]) -> No
     assert count >= RANDOM_READS
     number = all_blocks(it)
     wait_until(lambda: it.cached() == number)
+
+
+def test_auto_does_not_fill_for_a_sample(many: Made, tmp_path: Path) -> None:
+    it = Opened(many, tmp_path / "cache", Prefetch.AUTO)
+    try:
+        it.prefetcher.start()
+        order = [(number * 1009) % MANY + 2 for number in range(MANY)]
+        sample = MANY // 100
+        assert sample > RANDOM_READS
+        for inode in order[:sample]:
+            it.read(inode, 0, 8_000)
+        wait_until(lambda: it.version.fetcher.wait_idle(1))
+        assert not it.prefetcher.is_filling
+        assert it.version.fetcher.raw_bytes <= it.version.tree.size * 0.12  # and the pages of the catalog
+        for inode in order[sample : 4 * sample]:
+            it.read(inode, 0, 8_000)
+        assert it.prefetcher.is_filling
+        number = all_blocks(it)
+        wait_until(lambda: it.cached() == number)
+    finally:
+        it.close()
 
 
 def test_auto_does_not_fill_what_the_cache_cannot_hold(open_it: Callable[..., Opened]) -> None:
