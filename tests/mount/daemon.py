@@ -88,7 +88,7 @@ def main() -> int:
         | {"subdir": os.fsencode(words.get("subdir", "")), "fuse_options": tuple(words.get("fuse_options", ()))}
     )
     try:
-        ready = mount_daemon(options, open_version)
+        ready = mount_daemon(options, open_version, lambda version: open_version())
     except DvfsError as exc:
         print(json.dumps({"kind": exc.kind, "message": exc.message, "hint": exc.hint}))
         return 1
