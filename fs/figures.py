@@ -149,13 +149,13 @@ class CacheUse(Section):
 class Daemon(Section):
     """The processes: processor time of all their threads, and of those that answer; *zero_open*: opens cost nothing.
 
-    *processes*: how many answer requests.
+    *workers*: how many they are.
     """
 
     cpu_seconds: float
     loop_cpu_seconds: float
     zero_open: bool = field(metadata=_NOW)
-    processes: int = field(metadata=_NOW_TOGETHER)
+    workers: int = field(metadata=_NOW_TOGETHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class Figures(Section):
             self,
             waits=replace(self.waits, now=0, longest_now_seconds=0.0),
             store=replace(self.store, now=0, parallel=0),
-            daemon=replace(self.daemon, processes=0),
+            daemon=replace(self.daemon, workers=0),
         )
 
     def to_message(self) -> dict[str, Any]:

@@ -98,6 +98,6 @@ class Watch:
                 cpu_seconds=time.process_time(),
                 loop_cpu_seconds=time.thread_time(),
                 zero_open=operations.zero_open,
-                processes=1,
+                workers=1,
             ),
         )
