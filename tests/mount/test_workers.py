@@ -32,6 +32,8 @@ from tests.store_kit import SMALL_CUTTING, tree_of
 FILES = 120
 FILE_BYTES = 20_000
 WORKERS = 3
+LOOKS = 50
+"""Of a worker that was woken so often there is no answer to come."""
 
 
 @pytest.fixture
@@ -195,7 +197,7 @@ def test_names_are_right(mounter: Mounter, odd_version: Made, odd_tree: Path) ->
             assert tree_of(mounted.directory) == tree_of(odd_tree)
 
 
-def test_a_large_file_in_order_is_left_to_the_leader(mounter: Mounter, tmp_path: Path) -> None:
+def test_a_large_file_in_order_comes_from_stretches(mounter: Mounter, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     data = noise(64 << 20)
@@ -206,6 +208,40 @@ def test_a_large_file_in_order_is_left_to_the_leader(mounter: Mounter, tmp_path:
         assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
     reads = _figures(mounted).reads
     assert reads.from_stretches > 0.6 * reads.count
+
+
+def test_workers_leave_a_large_file_in_order_to_the_leader(mounter: Mounter, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    data = noise(64 << 20)
+    (source / "large").write_bytes(data)
+    made = mounter.make(source)
+    first = mounter(made)
+    assert (first.directory / "large").read_bytes() == data
+    first.umount()
+    mounted = mounter(made, workers=2, prefetch="auto")
+    team = Team(mounted, 1)
+    (worker,) = team.others
+    length = 1 << 20
+    with (mounted.directory / "large").open("rb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # nothing is under way when the leader is stopped
+        for start in range(0, len(data), length):
+            with team.only(worker):
+                before = _waits_of(worker)
+                reading = pool.submit(os.pread, file.fileno(), length, start)
+                _wait_until(lambda: reading.done() or _waits_of(worker) > before + LOOKS)  # noqa: B023
+                is_left = not reading.done()
+            assert reading.result(30) == data[start : start + length]
+            if is_left:
+                return
+            _figures(mounted)  # once it has answered, the leader knows what was read
+    pytest.fail("a worker went on to answer")
+
+
+def _waits_of(pid: int) -> int:
+    found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
 
 
 def test_what_a_killed_worker_was_at_is_done_by_the_others(mounter: Mounter, made: Made) -> None:
@@ -264,6 +300,7 @@ def test_workers_end_by_sigterm_while_a_file_is_open_and_the_store_hangs(mounter
         assert wait_gone(mounted.noted.pid, mounted.noted.started)
         assert team.wait_gone()
         assert isinstance(reading.result(30), int)
+    assert not any("killed" in line for line in mounted.log_lines("WARNING"))
     with contextlib.suppress(OSError):
         os.close(handle)
     assert mounted_at(mounted.directory) is None
