@@ -357,7 +357,7 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
         struct fuse_buf kept = {.size = (size_t)dvfs_zeroopen_init_size, .mem = dvfs_zeroopen_init, .fd = -1};
 
         dvfs_zeroopen_begins = 0;
-        if (!process_init(se, &kept, 0, process))
+        if (kept.size == 0 || !process_init(se, &kept, 0, process))
             return -EIO;
     }
     for (;;) {

@@ -7,12 +7,16 @@ from pathlib import Path
 
 READ_AHEAD_BYTES = 32 << 20
 
+_CORES_A_WORKER = 4
 _MOST_WORKERS = 4
 
 
 def workers_for(cores: int) -> int:
-    """Return how many processes should answer the requests of a mount on a machine with so many *cores*."""
-    return max(1, min(cores // 2, _MOST_WORKERS))
+    """Return how many processes should answer the requests of a mount on a machine with so many *cores*.
+
+    The programs that read need most of them; see docs/design/concurrency.md.
+    """
+    return min(1 + cores // _CORES_A_WORKER, _MOST_WORKERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class Standby:
 
     A request wakes whoever waits for one. A worker then looks only after a pause: what is still there, the leader did
     not get to. While it finds more, it goes on taking them; where it finds nothing, the next pause is longer. It takes
-    nothing while it *stands_back*. *is_awaited* as for `Turns`. *before_wait* is called before each wait.
+    nothing while it *stands_back*. *is_awaited* as for `Turns`. *before_wait* is called before each wait, and before
+    each turn of trio.
     """
 
     def __init__(
@@ -95,20 +96,15 @@ class Standby:
 
     async def next(self) -> bool:
         """Do as `Turns.next`."""
-        is_idle = self._shim.is_idle
-        if not is_idle and not self._stands_back():
-            most = BUSY_REQUESTS_A_TURN if self._is_awaited() else REQUESTS_A_TURN
-            if self._taken < most:
-                self._taken += 1
-                return True
-            await trio.lowlevel.checkpoint()
-        self._before_wait()
-        if self._taken:
-            self._taken, self._pause_seconds = 0, LEAST_PAUSE_SECONDS
-        else:
-            self._pause_seconds = min(2 * self._pause_seconds, MOST_PAUSE_SECONDS)
-        if not is_idle and not self._stands_back():
+        if not self._shim.is_idle and not self._stands_back():
+            self._taken += 1
+            if self._taken % (BUSY_REQUESTS_A_TURN if self._is_awaited() else REQUESTS_A_TURN) == 0:
+                self._before_wait()
+                await trio.lowlevel.checkpoint()
             return True
+        self._before_wait()
+        self._pause_seconds = LEAST_PAUSE_SECONDS if self._taken else min(2 * self._pause_seconds, MOST_PAUSE_SECONDS)
+        self._taken = 0
         async with self._looking:
             while await self._wait():
                 self.pauses += 1

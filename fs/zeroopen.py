@@ -60,7 +60,7 @@ class Shim:
 
     def begin_with(self, init: bytes) -> None:
         """Have the session begin with *init*, which the kernel sent to another process, and take no wait for it."""
-        self._init[: len(init)] = init  # type: ignore[assignment]  # an array of characters takes bytes
+        ctypes.memmove(self._init, init, len(init))
         self._init_size.value = len(init)
         self._begins.value = 1
         self._idle.value = 0
