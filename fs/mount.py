@@ -133,6 +133,8 @@ def _run(
             stack.callback(workers.end)
         opened = open_version()
         stack.callback(_close, opened)
+        if workers is not None:
+            opened.source.cache.share_verified(workers.board.verified)
         _serve(options, opened, on_ready, log, workers)
 
 
@@ -309,6 +311,7 @@ def _be_worker(
 
             message, device = told
             opened = open_same(message["id"])
+            opened.source.cache.share_verified(board.verified)
             try:
                 work(options, opened, channel, board, device, bytes.fromhex(message["init"]))
             finally:

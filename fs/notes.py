@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from dvfs.fs.own_ranges import Alone
 from dvfs.fs.view import File
+from dvfs.store.cache_verified import SharedVerified
 from dvfs.store.catalog.inner import PageRef
 
 MOST_MESSAGE_BYTES = 1 << 16
@@ -82,10 +83,12 @@ def reads(message: bytes) -> Iterator[ReadNote]:
 
 
 class Board:
-    """What the leader decides for all: memory that is shared with the processes forked after it was made."""
+    """What the leader decides for all, and what is verified of the cache (`verified`): memory that is shared with the
+    processes forked after it was made."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        self.verified = SharedVerified()
 
     @property
     def stands_back(self) -> bool:
