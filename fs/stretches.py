@@ -54,7 +54,7 @@ FORESEEN_BYTES = 6 << 20
 IDLE_SECONDS = 1.0
 """A stream that nobody read from for so long gives way to another."""
 
-LATE_READS = 32
+LATE_READS = 8
 """So many reads are those of late; older ones count less and less."""
 
 _MOST = 0.5
