@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import socket
 
 import trio
@@ -18,6 +17,7 @@ from dvfs.fs.view import File, NowaitView
 from dvfs.fs.workers import Worker, Workers, resend
 from dvfs.fs.zeroopen import Shim
 from dvfs.store.catalog.pages import NotCached
+from dvfs.store.errors import DvfsError
 
 _log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ class Leader:
                     asked.set()
             else:
                 self._hear(message)
-        _, status = await trio.to_thread.run_sync(os.waitpid, worker.pid, 0, abandon_on_cancel=True)
-        if code := os.waitstatus_to_exitcode(status):
+        # Its descriptors go shortly before it is over: this ends soon, and nobody else may take its status meanwhile.
+        if code := await trio.to_thread.run_sync(worker.exit_code, 0):
             is_resent = resend(device)
             becomes = "goes to the others" if is_resent else "is given up"
             _log.warning("a worker ended (%d); what it was at %s", code, becomes)
@@ -98,8 +98,8 @@ class Leader:
             if note.size >= LEAST_FILE_BYTES:
                 try:
                     file = self._nowait.file(note.inode)
-                except NotCached:
-                    continue
+                except (NotCached, DvfsError):
+                    continue  # whoever reads meets the error itself
             self._stretches.note(note.inode, file, note.start, note.length)
             self._prefetcher.note_read(note.inode, file, note.start, note.length, waited=bool(note.waited))
         if (key := missed_page(message)) is not None:

@@ -11,12 +11,10 @@ Imports no trio. What a leader and its workers say to each other meanwhile is in
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import logging
 import os
-import select
 import signal
 import socket
 import struct
@@ -32,23 +30,35 @@ _log = logging.getLogger(__name__)
 END_SECONDS = 8.0
 """How long workers may take to end by themselves."""
 
+_POLL_SECONDS = 0.01
 _FUSE_DEV_IOC_CLONE = 0x8004E500
 _FUSE_NOTIFY_RESEND = 7
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A worker: its process, the channel to it, the copy of its descriptor of the device (-1: there is none)."""
+    """A worker: its process, the channel to it, the copy of its descriptor of the device (-1: there is none).
+
+    *code*: its exit code, once it was asked for; until then no other process can have its number.
+    """
 
     pid: int
     channel: socket.socket
     device: int = -1
+    code: int | None = None
 
     def begin(self, version: str, init: bytes, device: int) -> None:
         """Have it answer requests of the version with that id from a clone of *device*. Raises OSError."""
         self.device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(self.device, _FUSE_DEV_IOC_CLONE, struct.pack("I", device))
         socket.send_fds(self.channel, [json.dumps({"id": version, "init": init.hex()}).encode()], [self.device])
+
+    def exit_code(self, flags: int = os.WNOHANG) -> int | None:
+        """Return its exit code, negative for a signal; None while it runs, unless *flags* are 0, which waits."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, flags)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
 
     def let_go(self) -> None:
         """Have it end, or let go of what is left of it."""
@@ -86,8 +96,13 @@ class Workers:
         """Have all end, and wait for it; kill those that take longer than `END_SECONDS`."""
         self.let_go()
         deadline = time.monotonic() + END_SECONDS
-        for worker in self.all:
-            _reap(worker.pid, deadline - time.monotonic())
+        while left := [worker for worker in self.all if worker.exit_code() is None]:
+            if time.monotonic() > deadline:
+                for worker in left:
+                    _log.warning("a worker did not end, and is killed")
+                    os.kill(worker.pid, signal.SIGKILL)
+                    worker.exit_code(0)
+            time.sleep(_POLL_SECONDS)
 
 
 def first_message(channel: socket.socket) -> tuple[dict[str, Any], int] | None:
@@ -103,19 +118,3 @@ def resend(device: int) -> bool:
     except OSError:
         return False  # it is older, or the mount is over
     return True
-
-
-def _reap(pid: int, timeout_seconds: float) -> None:
-    """Wait for the end of the child *pid*; kill it when it takes longer."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return  # it ended, and its status was taken
-    try:
-        if not select.select([handle], [], [], max(0.0, timeout_seconds))[0]:
-            _log.warning("a worker did not end, and is killed")
-            os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-    finally:
-        os.close(handle)
