@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvfs.cli.options import parse_size
+from dvfs.cli.options import parse_size, parse_workers
 from dvfs.store.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("cache_dir", "DVFS_CACHE_DIR", _text, "folder of the cache"),
     Key("cache_size", "DVFS_CACHE_SIZE", parse_size, "byte budget of the cache: 500M, 200GiB"),
+    Key("workers", "DVFS_WORKERS", parse_workers, "processes that answer the requests of a mount: a number, or auto"),
     Key("retry_deadline", "DVFS_RETRY_DEADLINE", _seconds, "seconds to go on trying a store that does not answer"),
     Key("provenance", "DVFS_PROVENANCE", _flag, "note in the store which runs make and read versions"),
     Key("file_links", "DVFS_FILE_LINKS", _folders, "folders, joined by `:`, whose files file:// links may name"),
@@ -162,6 +163,11 @@ class Config:
         return None if value is None else int(value)
 
     @property
+    def workers(self) -> int:
+        """How many processes answer the requests of a mount; 0 leaves it to the cores of the machine."""
+        return int(self.get("workers").value or 0)
+
+    @property
     def file_folders(self) -> tuple[Path, ...]:
         """The folders of this machine from which external files are read; none by default."""
         told = self.get("file_links").value
@@ -227,6 +233,8 @@ class Config:
             return str(self._platform("user_cache_path"))
         if name == "provenance":
             return True
+        if name == "workers":
+            return 0
         if name == "s3.region":
             return self._environ.get("AWS_REGION")  # botocore itself asks for AWS_DEFAULT_REGION only
         return None

@@ -84,7 +84,7 @@ def page(mount: Mount, figures: Figures) -> list[str]:
         f" {counted(figures.prefetch.wanted, 'block')} wanted",
         f"cache:    {shown_size(cache.bytes)} of {shown_size(cache.budget_bytes)};"
         f" the version has {shown_size(cache.version_bytes)}",
-        f"daemon:   pid {mount.pid}, {daemon.cpu_seconds:.1f} s of processor time,"
+        f"daemon:   pid {mount.pid}, {counted(daemon.workers, 'worker')}, {daemon.cpu_seconds:.1f} s of processor time,"
         f" opens {'without' if daemon.zero_open else 'with'} messages",
     ]
 

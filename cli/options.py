@@ -122,6 +122,26 @@ def parse_size(value: str | int) -> int:
     return int(float(match[1]) * 1024 ** " KMGTP".index(match[2].upper() or " "))
 
 
+_MOST_WORKERS = 64
+
+
+def workers(value: str | int) -> int:
+    """Return the number of processes that *value* names, 0 for `auto`. Raises BadParameter."""
+    try:
+        return parse_workers(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+def parse_workers(value: str | int) -> int:
+    """Return the number of processes that *value* names, 0 for `auto`. Raises ValueError."""
+    text = str(value)
+    number = 0 if text == "auto" else int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= number <= _MOST_WORKERS:
+        raise ValueError(f"{text!r} is neither a number up to {_MOST_WORKERS} nor `auto`")
+    return number
+
+
 def common(function: F) -> F:
     """Add what every command takes: `--store`, `--debug`."""
     debug = click.option(

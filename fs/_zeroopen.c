@@ -16,7 +16,8 @@
  *     waiting in read(2) with the interpreter's lock held. pyfuse3 tries again on EINTR, so EAGAIN becomes that;
  *   - gives an answer of many bytes to the kernel, which copies it, without the interpreter's lock;
  *   - waits a moment for the next request itself, at first without sleeping: the event loop takes longer for it than for
- *     answering. It says in `dvfs_zeroopen_idle` that there was none. See `turns.py`.
+ *     answering. It says in `dvfs_zeroopen_idle` that there was none. See `turns.py`;
+ *   - keeps the INIT of the kernel, by which the session of a worker, which gets none, begins. See `worker.py`.
  *
  * libfuse is found as the caller's own: in the dependencies of the library that called. One session a process.
  */
@@ -48,6 +49,12 @@ EXPORT int dvfs_zeroopen_writable = 0;
 EXPORT int dvfs_zeroopen_idle = 1;
 EXPORT int dvfs_zeroopen_wait_ns = 0;
 EXPORT unsigned dvfs_zeroopen_answered = 0;
+EXPORT int dvfs_zeroopen_device = -1;
+
+/* INIT as the kernel sent it; where `begins`, what another process was sent, by which the session is to begin. */
+EXPORT unsigned char dvfs_zeroopen_init[256];
+EXPORT int dvfs_zeroopen_init_size = 0;
+EXPORT int dvfs_zeroopen_begins = 0;
 
 /* How many questions in a row are answered here, and how long the next one may take to come, before Python has a turn. */
 #define ANSWERED_AT_ONCE 64
@@ -65,7 +72,6 @@ EXPORT unsigned dvfs_zeroopen_answered = 0;
 static struct fuse_lowlevel_ops original;
 static int drops;
 static int (*reply_err)(fuse_req_t, int);
-static int session_fd;
 
 /* Returns what the library that called, at *caller*, would have called itself. */
 static void *callers(const void *caller, const char *name)
@@ -181,7 +187,7 @@ static int wrap(const void *caller, const struct fuse_lowlevel_ops *op, size_t o
     reply_err = (int (*)(fuse_req_t, int))callers(caller, "fuse_reply_err");
     if (out->getxattr && reply_err)
         out->getxattr = wrapped_getxattr;
-    session_fd = -1;
+    dvfs_zeroopen_device = -1;
     return 1;
 }
 
@@ -266,8 +272,9 @@ static int is_dropping(const struct fuse_buf *buf)
     return (written && written->write_flags & FUSE_WRITE_KILL_SUIDGID) || (set && set->valid & FATTR_KILL_SUIDGID);
 }
 
-/* Has libfuse answer INIT into a socket in the device's place, and gives the kernel that answer with one flag more. */
-static int process_init(struct fuse_session *se, const struct fuse_buf *buf,
+/* Has libfuse answer INIT into a socket in the device's place. If *asked*, the kernel gets that answer with one flag
+ * more. */
+static int process_init(struct fuse_session *se, const struct fuse_buf *buf, int asked,
                         void (*process)(struct fuse_session *, const struct fuse_buf *))
 {
     struct {
@@ -275,7 +282,7 @@ static int process_init(struct fuse_session *se, const struct fuse_buf *buf,
         struct fuse_init_out body;
         char further[256];
     } answer;
-    int pair[2], device = fcntl(session_fd, F_DUPFD_CLOEXEC, 0);
+    int pair[2], device = fcntl(dvfs_zeroopen_device, F_DUPFD_CLOEXEC, 0);
     ssize_t got;
 
     if (device < 0)
@@ -284,18 +291,18 @@ static int process_init(struct fuse_session *se, const struct fuse_buf *buf,
         close(device);
         return 0;
     }
-    if (dup3(pair[1], session_fd, O_CLOEXEC) < 0) {
+    if (dup3(pair[1], dvfs_zeroopen_device, O_CLOEXEC) < 0) {
         close(pair[0]);
         close(pair[1]);
         close(device);
         return 0;
     }
     process(se, buf);
-    dup3(device, session_fd, O_CLOEXEC);
+    dup3(device, dvfs_zeroopen_device, O_CLOEXEC);
     got = recv(pair[0], &answer, sizeof(answer), MSG_DONTWAIT);
     if (got >= (ssize_t)(sizeof(answer.head) + sizeof(answer.body)) && answer.head.error == 0)
         answer.body.flags |= FUSE_HANDLE_KILLPRIV_V2;
-    if (got > 0 && write(device, &answer, got) < 0)
+    if (asked && got > 0 && write(device, &answer, got) < 0)
         fprintf(stderr, "fuse: INIT cannot be answered: %s\n", strerror(errno));
     close(pair[0]);
     close(pair[1]);
@@ -311,7 +318,11 @@ EXPORT void fuse_session_process_buf(struct fuse_session *se, const struct fuse_
     if (process == NULL)
         process = (void (*)(struct fuse_session *, const struct fuse_buf *))callers(__builtin_return_address(0),
                                                                                     "fuse_session_process_buf");
-    if (init && dvfs_zeroopen_writable && init->flags & FUSE_HANDLE_KILLPRIV_V2 && process_init(se, buf, process))
+    if (init && buf->size <= sizeof(dvfs_zeroopen_init)) {
+        memcpy(dvfs_zeroopen_init, buf->mem, buf->size);
+        dvfs_zeroopen_init_size = (int)buf->size;
+    }
+    if (init && dvfs_zeroopen_writable && init->flags & FUSE_HANDLE_KILLPRIV_V2 && process_init(se, buf, 1, process))
         return;
     drops = is_dropping(buf);
     process(se, buf);
@@ -346,7 +357,7 @@ static long since_ns(const struct timespec *begin)
 /* Tells whether the next request comes within *wait_ns*. */
 static int is_next_soon(long wait_ns)
 {
-    struct pollfd waited = {session_fd, POLLIN, 0};
+    struct pollfd waited = {dvfs_zeroopen_device, POLLIN, 0};
     struct timespec timeout = {0, wait_ns}, begin;
     int found;
 
@@ -377,9 +388,16 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
             return -ENOSYS;
         }
     }
-    if (session_fd < 0) {
-        session_fd = descriptor(se);
-        fcntl(session_fd, F_SETFL, fcntl(session_fd, F_GETFL) | O_NONBLOCK);
+    if (dvfs_zeroopen_device < 0) {
+        dvfs_zeroopen_device = descriptor(se);
+        fcntl(dvfs_zeroopen_device, F_SETFL, fcntl(dvfs_zeroopen_device, F_GETFL) | O_NONBLOCK);
+    }
+    if (dvfs_zeroopen_begins) {
+        struct fuse_buf kept = {.size = (size_t)dvfs_zeroopen_init_size, .mem = dvfs_zeroopen_init, .fd = -1};
+
+        dvfs_zeroopen_begins = 0;
+        if (kept.size == 0 || !process_init(se, &kept, 0, process))
+            return -EIO;
     }
     for (;;) {
         got = receive(se, buf);

@@ -180,20 +180,22 @@ def disk(window: Figures) -> Finding | None:
 
 def busy(window: Figures) -> Finding | None:
     """The daemon has no processor left."""
-    if not window.seconds:
+    daemon = window.daemon
+    seconds = window.seconds * daemon.workers
+    if not seconds:
         return None
-    loop, all_threads = (
-        seconds / window.seconds for seconds in (window.daemon.loop_cpu_seconds, window.daemon.cpu_seconds)
-    )
+    loop, all_threads = daemon.loop_cpu_seconds / seconds, daemon.cpu_seconds / seconds
     if max(loop, all_threads) < _BUSY:
         return None
     text = f"the daemon used {all_threads:.0%} of a processor, {loop:.0%} in the thread that answers"
+    if daemon.workers > 1:
+        text = f"each of {daemon.workers} workers" + text.removeprefix("the daemon")
     return Finding("daemon_busy", min(1.0, max(loop, all_threads)), text, _busy_hint(window, loop))
 
 
 def _busy_hint(window: Figures, loop: float) -> str:
     if loop >= _BUSY:
-        return "fewer, larger reads; one mount for each group of readers shares the cache"
+        return "more `--workers` where processors are idle; fewer, larger reads"
     if _part(window, Cause.DECOMPRESSION):
         return "blocks are decompressed and verified once: a warm cache, or `dvfs upload --compression none`"
     return "blocks are verified once for each mount: a mount that stays has no more to verify"

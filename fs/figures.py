@@ -5,8 +5,9 @@ Plain values, as they go from the daemon to `dvfs stats` and `dvfs why-slow`. do
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from dvfs.store.latencies import Latencies
@@ -14,6 +15,9 @@ from dvfs.store.stalls import Cause
 
 _NOW = {"is_now": True}
 """Of a field that tells how things are, not what was counted."""
+
+_NOW_TOGETHER = {"is_now": True, "together": operator.add}
+"""Of one that each process of a mount has its own of."""
 
 
 class Section:
@@ -29,7 +33,22 @@ class Section:
             if isinstance(now, Mapping):
                 values[item.name] = {name: count - then.get(name, 0) for name, count in now.items()}
             else:
-                values[item.name] = now if item.metadata else now - then
+                values[item.name] = now if item.metadata.get("is_now") else now - then
+        return type(self)(**values)
+
+    def __add__(self, other: Self) -> Self:
+        """Return what this and *other* process of a mount counted together; what they do not have each is as here."""
+        values = {}
+        for item in fields(self):  # type: ignore[arg-type]  # all sections are dataclasses
+            ours, theirs = getattr(self, item.name), getattr(other, item.name)
+            if isinstance(ours, Mapping):
+                values[item.name] = {name: ours.get(name, 0) + theirs.get(name, 0) for name in {**ours, **theirs}}
+            elif isinstance(ours, Section):
+                values[item.name] = ours + theirs
+            elif item.metadata.get("is_now") and "together" not in item.metadata:
+                values[item.name] = ours
+            else:
+                values[item.name] = item.metadata.get("together", operator.add)(ours, theirs)
         return type(self)(**values)
 
 
@@ -57,15 +76,15 @@ class Waits(Section):
 
     count: int
     seconds: float
-    some_seconds: float
+    some_seconds: float = field(metadata={"together": max})
     catalog_seconds: float
     queue_seconds: float
     network_seconds: float
     decompression_seconds: float
     disk_seconds: float
     other_seconds: float
-    now: int = field(metadata=_NOW)
-    longest_now_seconds: float = field(metadata=_NOW)
+    now: int = field(metadata=_NOW_TOGETHER)
+    longest_now_seconds: float = field(metadata=_NOW | {"together": max})
 
     def of(self, cause: Cause) -> float:
         """Return the seconds of *cause*."""
@@ -104,8 +123,8 @@ class Requests(Section):
     retries: int
     throttled: int
     latencies: Latencies
-    now: int = field(metadata=_NOW)
-    parallel: int = field(metadata=_NOW)
+    now: int = field(metadata=_NOW_TOGETHER)
+    parallel: int = field(metadata=_NOW_TOGETHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +147,22 @@ class CacheUse(Section):
 
 @dataclass(frozen=True, slots=True)
 class Daemon(Section):
-    """The process: processor time of all its threads, and of the one that answers; *zero_open*: opens cost nothing."""
+    """The processes: processor time of all their threads, and of those that answer; *zero_open*: opens cost nothing.
+
+    *workers*: how many they are.
+    """
 
     cpu_seconds: float
     loop_cpu_seconds: float
     zero_open: bool = field(metadata=_NOW)
+    workers: int = field(metadata=_NOW_TOGETHER)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures(Section):
     """All figures, of *seconds*. *requests* of the kernel by kind, without those *answered_by_shim*."""
 
-    seconds: float
+    seconds: float = field(metadata={"together": max})
     requests: Mapping[str, int]
     answered_by_shim: int
     reads: Reads
@@ -149,6 +172,15 @@ class Figures(Section):
     prefetch: Prefetching
     cache: CacheUse
     daemon: Daemon
+
+    def past(self) -> Figures:
+        """Return what was counted, of a process of which it is not known how things are now."""
+        return replace(
+            self,
+            waits=replace(self.waits, now=0, longest_now_seconds=0.0),
+            store=replace(self.store, now=0, parallel=0),
+            daemon=replace(self.daemon, workers=0),
+        )
 
     def to_message(self) -> dict[str, Any]:
         """Return it as what JSON can carry."""

@@ -13,13 +13,16 @@ import logging
 import logging.handlers
 import os
 import signal
+import socket
 import sys
 import threading
 from array import array
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dvfs.fs.first_reads import FirstReads
 from dvfs.fs.mountinfo import canonical
@@ -29,9 +32,15 @@ from dvfs.fs.options import MountOptions
 from dvfs.fs.source import Committed, OpenedVersion
 from dvfs.store.errors import DvfsError, Internal, InvalidInput, WrongState, described, error_from
 
+if TYPE_CHECKING:
+    from dvfs.fs.notes import Board
+    from dvfs.fs.workers import Workers
+
 _log = logging.getLogger(__name__)
 
 OpenVersion = Callable[[], OpenedVersion]
+OpenSame = Callable[[str], OpenedVersion]
+"""Opens, in a worker, the version with that id."""
 
 _LOG_BYTES = 8 << 20
 _CLOSE_SECONDS = 5.0
@@ -51,8 +60,10 @@ class Ready:
     log: str | None
 
 
-def mount_daemon(options: MountOptions, open_version: OpenVersion) -> Ready:
+def mount_daemon(options: MountOptions, open_version: OpenVersion, open_same: OpenSame | None = None) -> Ready:
     """Mount in the background what *open_version*, called in the daemon, returns; return once the mount answers.
+
+    Workers call *open_same*; without it there are none.
 
     Raises what *open_version* raises, WrongState and InvalidInput as `mountpoint` and `serve` do.
     """
@@ -63,7 +74,7 @@ def mount_daemon(options: MountOptions, open_version: OpenVersion) -> Ready:
     pid = os.fork()
     if pid == 0:
         os.close(report)
-        _be_daemon(options, open_version, reporter)
+        _be_daemon(options, open_version, open_same, reporter)
     os.close(reporter)
     try:
         with os.fdopen(report, "rb") as file:
@@ -84,7 +95,12 @@ def mount_daemon(options: MountOptions, open_version: OpenVersion) -> Ready:
     return Ready(**answer)
 
 
-def mount_foreground(options: MountOptions, open_version: OpenVersion, on_ready: Callable[[Ready], None]) -> None:
+def mount_foreground(
+    options: MountOptions,
+    open_version: OpenVersion,
+    on_ready: Callable[[Ready], None],
+    open_same: OpenSame | None = None,
+) -> None:
     """Mount in this process, call *on_ready* once the mount answers, return when it is unmounted.
 
     SIGTERM, SIGINT (Ctrl-C) and SIGHUP unmount. Logs to stderr. Raises as `mount_daemon`.
@@ -92,7 +108,8 @@ def mount_foreground(options: MountOptions, open_version: OpenVersion, on_ready:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logging.getLogger().addHandler(handler)
-    _run(_checked(options), open_version, on_ready, log=None)
+    options = _checked(options)
+    _run(options, open_version, on_ready, log=None, workers=_workers(options, open_same, lambda: None))
 
 
 def _checked(options: MountOptions) -> MountOptions:
@@ -104,11 +121,32 @@ def _checked(options: MountOptions) -> MountOptions:
 
 
 def _run(
-    options: MountOptions, open_version: OpenVersion, on_ready: Callable[[Ready], None], *, log: Path | None
+    options: MountOptions,
+    open_version: OpenVersion,
+    on_ready: Callable[[Ready], None],
+    *,
+    log: Path | None,
+    workers: Workers | None,
+) -> None:
+    with ExitStack() as stack:
+        if workers is not None:
+            stack.callback(workers.end)
+        opened = open_version()
+        stack.callback(_close, opened)
+        if workers is not None:
+            opened.source.cache.share_verified(workers.board.verified)
+        _serve(options, opened, on_ready, log, workers)
+
+
+def _serve(
+    options: MountOptions,
+    opened: OpenedVersion,
+    on_ready: Callable[[Ready], None],
+    log: Path | None,
+    workers: Workers | None,
 ) -> None:
     table = Mounts(options.state_dir)
     noted: list[Mount] = []
-    opened = open_version()
     try:
         from dvfs.fs.serve import serve
 
@@ -131,14 +169,13 @@ def _run(
                 table.add(noted[-1])
 
         with table.own_control_folder(options.directory) as control:
-            serve(options, opened, control, ready, committed, first_reads)
+            serve(options, opened, control, ready, committed, first_reads, workers)
         _log.info("unmounted %s", options.directory)
         if opened.keep_trace is not None and first_reads is not None:
             _keep(opened.keep_trace, first_reads)
     finally:
         for mount in noted:
             table.remove(mount)
-        _close(opened)
 
 
 def _mount(options: MountOptions, opened: OpenedVersion, device: str, log: Path | None) -> Mount:
@@ -178,7 +215,7 @@ def _close(opened: OpenedVersion) -> None:
 # -- in the daemon
 
 
-def _be_daemon(options: MountOptions, open_version: OpenVersion, reporter: int) -> NoReturn:
+def _be_daemon(options: MountOptions, open_version: OpenVersion, open_same: OpenSame | None, reporter: int) -> NoReturn:
     code = 1
     try:
         os.setsid()
@@ -192,7 +229,8 @@ def _be_daemon(options: MountOptions, open_version: OpenVersion, reporter: int) 
 
         try:
             _log_to(log)
-            _run(options, open_version, report, log=log)
+            workers = _workers(options, open_same, lambda: _leave_daemon(log, reporter))
+            _run(options, open_version, report, log=log, workers=workers)
             code = 0
         except DvfsError as exc:
             _log.info("not mounted: %s", exc.message)
@@ -235,3 +273,54 @@ def _tell(reporter: int, message: dict[str, Any]) -> None:
         os.write(reporter, json.dumps(message).encode())
     except OSError:
         pass
+
+
+# -- in a worker
+
+
+def _workers(options: MountOptions, open_same: OpenSame | None, leave: Callable[[], None]) -> Workers | None:
+    """Fork the workers that *options* ask for; each begins with *leave*."""
+    if open_same is None or options.writable or not options.zero_open or options.workers < 2:
+        return None
+    from dvfs.fs.workers import Workers
+
+    return Workers(options.workers - 1, partial(_be_worker, options, open_same, leave))
+
+
+def _leave_daemon(log: Path, reporter: int) -> None:
+    os.close(reporter)
+    _leave_terminal(log)
+    handler = logging.handlers.WatchedFileHandler(log, encoding="utf-8")  # the daemon begins a new file now and then
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    logging.getLogger().handlers[:] = [handler]
+
+
+def _be_worker(
+    options: MountOptions, open_same: OpenSame, leave: Callable[[], None], channel: socket.socket, board: Board
+) -> NoReturn:
+    code = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the daemon is told, too
+        leave()
+        from dvfs.fs.workers import first_message
+
+        told = first_message(channel)
+        if told is not None:
+            from dvfs.fs.worker import work
+
+            message, device = told
+            opened = open_same(message["id"])
+            opened.source.cache.share_verified(board.verified)
+            try:
+                work(options, opened, channel, board, device, bytes.fromhex(message["init"]))
+            finally:
+                _close(opened)
+        code = 0
+    except DvfsError as exc:
+        _log.warning("a worker ends: %s", exc.message)
+    except BaseException:
+        _log.exception("a worker ends")
+    finally:
+        logging.shutdown()
+        os._exit(code)

@@ -14,14 +14,13 @@ import inspect
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
 
 from dvfs.fs.errno import Refused, errno_of
-from dvfs.fs.prefetch import Prefetcher
 from dvfs.fs.stalls import Stalls
 from dvfs.fs.stretches import Stream, Stretches
 from dvfs.fs.threads import Threads
@@ -45,6 +44,14 @@ _LOCAL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 """Errors of the local disk that a program is told as they are."""
 _LISTED_AT_ONCE = 512
 """Entries of a directory that are fetched in one go where the catalog must be waited for."""
+
+
+class Noting(Protocol):
+    """The part of a `Prefetcher` that hears of reads."""
+
+    def note_read(self, inode: int, file: File, start: int, length: int, *, waited: bool) -> None: ...
+
+    def note_missed_page(self, ref: PageRef) -> None: ...
 
 
 def _guard(name: str, handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -103,8 +110,8 @@ class VersionOperations(pyfuse3.Operations):
         nowait: NowaitView,
         waiting: View,
         threads: Threads,
-        prefetcher: Prefetcher,
-        stretches: Stretches,
+        prefetcher: Noting,
+        stretches: Stretches | None,
         *,
         uid: int,
         gid: int,
@@ -191,7 +198,8 @@ class VersionOperations(pyfuse3.Operations):
         stream = None
         try:
             file = self._nowait.file(fh)
-            stream = self._stretches.note(fh, file, off, size)
+            if self._stretches is not None:
+                stream = self._stretches.note(fh, file, off, size)
             if stream is not None:
                 self._prefetcher.note_read(fh, file, off, size, waited=False)
                 data = stream.take_nowait(off, size)

@@ -7,6 +7,17 @@ from pathlib import Path
 
 READ_AHEAD_BYTES = 32 << 20
 
+_CORES_A_WORKER = 4
+_MOST_WORKERS = 4
+
+
+def workers_for(cores: int) -> int:
+    """Return how many processes should answer the requests of a mount on a machine with so many *cores*.
+
+    The programs that read need most of them; see docs/design/concurrency.md.
+    """
+    return min(1 + cores // _CORES_A_WORKER, _MOST_WORKERS)
+
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
@@ -16,7 +27,7 @@ class MountOptions:
     files; None is the user who mounts. *allow_other*: other users may look. *subdir*: the directory of the version that
     becomes the root of the mount. *prefetch*: `none`, `auto` or `all`. *read_ahead_bytes*: most bytes fetched ahead of
     a reader. *fuse_options*: passed to FUSE as they are. *zero_open*: open without messages where possible.
-    *writable*: edits go to an overlay.
+    *writable*: edits go to an overlay, and one process answers. *workers*: how many processes answer requests.
     """
 
     directory: Path
@@ -30,3 +41,4 @@ class MountOptions:
     fuse_options: tuple[str, ...] = ()
     zero_open: bool = True
     writable: bool = False
+    workers: int = 1

@@ -39,6 +39,11 @@ class OwnRanges:
         self._told: list[Callable[[], object]] = []
 
     @property
+    def alone(self) -> Alone:
+        """Which small files are fetched alone."""
+        return self._alone
+
+    @property
     def is_sparing(self) -> bool:
         """Whether no bytes are fetched but those that are read."""
         return self._alone is Alone.EACH

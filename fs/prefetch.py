@@ -196,14 +196,19 @@ class Prefetcher:
 
     def note_missed_page(self, ref: PageRef) -> None:
         """Want the leaf pages that follow the leaf page *ref*, which somebody waits for. Never blocks."""
-        if self._is_off or ref.level:
+        if not ref.level:
+            self.note_missed_leaf(ref.key)
+
+    def note_missed_leaf(self, key: bytes) -> None:
+        """Do as `note_missed_page` for the leaf page that begins with *key*."""
+        if self._is_off:
             return
         tree = self._source.tree_nowait
         try:
             page = tree.load(tree.root)
             parent = tree.root
             while isinstance(page, Inner):
-                index = page.index_of(ref.key)
+                index = page.index_of(key)
                 if page.level == 1:
                     wanted = self._pages.note(parent.content, index)
                     refs = (page.child(at).block for at in wanted if at < page.count)

@@ -22,6 +22,7 @@ import trio
 from dvfs.fs import zeroopen
 from dvfs.fs.control import serve_control
 from dvfs.fs.first_reads import FirstReads
+from dvfs.fs.leading import Leader
 from dvfs.fs.mountinfo import mounted_at
 from dvfs.fs.mountpoint import prepare
 from dvfs.fs.options import MountOptions
@@ -33,8 +34,9 @@ from dvfs.fs.source import Committed, OpenedVersion
 from dvfs.fs.stretches import STREAM_BYTES, Stretches, read_block
 from dvfs.fs.threads import Threads
 from dvfs.fs.tuning import MAX_BACKGROUND, tune
-from dvfs.fs.turns import quicken
+from dvfs.fs.turns import Turns, quicken
 from dvfs.fs.view import blocking_view, identity_of, nowait_view, root_rank_of
+from dvfs.fs.workers import Workers
 from dvfs.fs.writable import open_overlay
 from dvfs.store.errors import Internal, InvalidInput, WrongState
 
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_GRACE_SECONDS = 1.0
+GRACE_SECONDS = 1.0
 """After SIGTERM, how long requests under way may take before they are given up."""
 
 
@@ -54,11 +56,12 @@ def serve(
     on_ready: Callable[[str], None],
     on_committed: Callable[[Committed], None],
     first_reads: FirstReads | None = None,
+    workers: Workers | None = None,
 ) -> None:
     """Mount *opened* as *options* say, call *on_ready* with its device once it answers, return when it is unmounted.
 
     Requests are taken at the control socket in folder *control*. *on_committed* is told each version that a writable
-    mount goes on as. *first_reads* notes which files are read.
+    mount goes on as. *first_reads* notes which files are read. *workers* help, where that works.
 
     SIGTERM, SIGINT and SIGHUP unmount. Raises InvalidInput, NotFound, WrongState when it cannot be mounted.
     """
@@ -68,7 +71,7 @@ def serve(
         if options.writable:
             shim.set_writable()
     try:
-        trio.run(_serve, options, opened, control, shim, on_ready, on_committed, first_reads)
+        trio.run(_serve, options, opened, control, shim, on_ready, on_committed, first_reads, workers)
     except BaseExceptionGroup as group:
         raise _first(group) from group
 
@@ -81,6 +84,7 @@ async def _serve(
     on_ready: Callable[[str], None],
     on_committed: Callable[[Committed], None],
     first_reads: FirstReads | None,
+    workers: Workers | None,
 ) -> None:
     import pyfuse3
 
@@ -99,7 +103,12 @@ async def _serve(
     nowait = nowait_view(source, identity, root_rank, own_ranges)
     fetches_ahead = mode is not Prefetch.NONE and options.read_ahead_bytes >= STREAM_BYTES
     blocks = source.fetcher
-    stretches = Stretches(source.pages.load_blocks, read_block(blocks, ahead=fetches_ahead), blocks.foresee)
+    stretches = Stretches(
+        source.pages.load_blocks,
+        read_block(blocks, ahead=fetches_ahead),
+        blocks.foresee,
+        prevail=lambda is_so: None if workers is None else workers.board.stand_back(is_so),
+    )
     prefetcher = Prefetcher(
         source,
         waiting,
@@ -112,6 +121,7 @@ async def _serve(
         own_ranges=own_ranges,
         first_reads=first_reads,
     )
+    leader = None if workers is None else Leader(workers, nowait, stretches, prefetcher)
     threads = Threads()
     orders = Orders(control, prefetcher, threads)
     has_begun = trio.Event()
@@ -141,24 +151,30 @@ async def _serve(
         if editing is not None:
             editing.rows.reserve.hold()
         prefetcher.start()
+        if workers is not None and leader is not None and shim is not None and shim.is_at_work:
+            workers.board.fetch_alone(own_ranges.alone)
+            own_ranges.on_change(lambda: workers.board.fetch_alone(own_ranges.alone))
+            await leader.lead(opened.id, shim)
 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         is_new = prepare(options.directory)
         try:
-            _begin_session(operations, options.directory, words)
+            begin_session(operations, options.directory, words)
         except BaseException:
             if is_new:
                 options.directory.rmdir()
             raise
         operations.zero_open = shim is not None and shim.is_at_work
-        turns = quicken(pyfuse3, shim, lambda: threads.are_awaited) if shim is not None and shim.is_at_work else None
+        turns = None
+        if shim is not None and shim.is_at_work:
+            turns = quicken(pyfuse3, lambda wait: Turns(shim, wait, lambda: threads.are_awaited))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
                 if isinstance(operations, WritableOperations) and editing is not None:
                     handlers = Live(operations, editing, on_committed).handlers()
                     await nursery.start(serve_control, editing.folder.path, handlers)
-                watch = Watch(operations, source, prefetcher, options.prefetch, shim)
+                watch = Watch(operations, source, prefetcher, options.prefetch, shim, leader)
                 answers = watch.handlers() | ({} if options.writable else orders.handlers())
                 await nursery.start(serve_control, control, answers)
                 nursery.start_soon(announce)
@@ -167,6 +183,8 @@ async def _serve(
         finally:
             prefetcher.stop()
             stretches.close()
+            if workers is not None:
+                workers.let_go()
             pyfuse3.close(unmount=True)
             if editing is not None:
                 editing.close()
@@ -185,11 +203,15 @@ async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -
     async for number in signals:
         _log.info("unmounting, by %s", signal.Signals(number).name)
         pyfuse3.terminate()
-        await trio.sleep(_GRACE_SECONDS)
+        await trio.sleep(GRACE_SECONDS)
         scope.cancel()
 
 
-def _begin_session(operations: pyfuse3.Operations, directory: Path, words: set[str]) -> None:
+def begin_session(operations: pyfuse3.Operations, directory: Path, words: set[str]) -> None:
+    """Mount at *directory*, or begin on the descriptor N of a mount's device, which is /dev/fd/N.
+
+    Raises InvalidInput, WrongState.
+    """
     import pyfuse3
 
     said: list[str] = []

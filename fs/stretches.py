@@ -54,6 +54,10 @@ FORESEEN_BYTES = 6 << 20
 IDLE_SECONDS = 1.0
 """A stream that nobody read from for so long gives way to another."""
 
+LATE_READS = 8
+"""So many reads are those of late; older ones count less and less."""
+
+_MOST = 0.5
 _RUNS = 64
 
 ReadBlock = Callable[[BlockRef, int, memoryview], None]
@@ -83,7 +87,7 @@ class Stretches:
 
     *load_blocks* brings pages of the lists of blocks; *read_block* fills a view with verified bytes of a block, from
     a byte on; *foresee* is told of a block that will be read soon. All may wait; threads call them. *clock* tells
-    seconds.
+    seconds. *prevail* is told whether most reads of late were of files that have a stream, when that changes.
     """
 
     def __init__(
@@ -94,11 +98,14 @@ class Stretches:
         *,
         stretch_bytes: int = STRETCH_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        prevail: Callable[[bool], None] = lambda is_so: None,
     ) -> None:
         self._load_blocks = load_blocks
         self._read_block = read_block
         self._foresee = foresee
         self._clock = clock
+        self._prevail = prevail
+        self._share = 0.0
         self._stretch_bytes = max(stretch_bytes, 2 * MAX_BLOCK_BYTES)
         self._buffers: list[memoryview] = []
         self._made = 0
@@ -111,6 +118,14 @@ class Stretches:
 
     def note(self, inode: int, file: File, start: int, length: int) -> Stream | None:
         """Take note of a read of *file*; return the stream to `take` it from, if there is one. Never blocks."""
+        stream = self._stream_for(inode, file, start, length)
+        before = self._share
+        self._share += ((stream is not None) - before) / LATE_READS
+        if (self._share > _MOST) is not (before > _MOST):
+            self._prevail(self._share > _MOST)
+        return stream
+
+    def _stream_for(self, inode: int, file: File, start: int, length: int) -> Stream | None:
         if file.size < LEAST_FILE_BYTES or length > self._stretch_bytes - MAX_BLOCK_BYTES:
             return None  # two stretches hold all other requests
         stream = self._streams.get(inode)

@@ -4,6 +4,8 @@ pyfuse3 lets trio wait for each request, which takes longer than answering one f
 moment for the next one first (see `_zeroopen.c`), and trio waits only when none came, after so many in a row that
 everything else on the loop must have its turn, or, with a shorter wait and fewer of them, while results of threads are
 due. So a mount without requests waits in trio as ever. Event loop only; needs the shim at work.
+
+A worker waits by `Standby`: it takes what the leader does not get to.
 """
 
 from __future__ import annotations
@@ -11,14 +13,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import trio
 
 REQUESTS_A_TURN = 64
 BUSY_REQUESTS_A_TURN = 4
 WAIT_NS = 100_000
 """How long the next request may take to come; a program that works through files asks again sooner."""
 
+LEAST_PAUSE_SECONDS = 0.001
+MOST_PAUSE_SECONDS = 0.016
+
 _WAIT_OF_PYFUSE3 = "_wait_fuse_readable"
+
+
+Wait = Callable[[], Awaitable[bool]]
 
 
 class Receiving(Protocol):
@@ -36,7 +46,7 @@ class Turns:
     *is_awaited* tells whether somebody waits for something other than requests. `waits` counts those left to trio.
     """
 
-    def __init__(self, shim: Receiving, wait: Callable[[], Awaitable[bool]], is_awaited: Callable[[], bool]) -> None:
+    def __init__(self, shim: Receiving, wait: Wait, is_awaited: Callable[[], bool]) -> None:
         self._shim = shim
         self._wait = wait
         self._is_awaited = is_awaited
@@ -56,11 +66,63 @@ class Turns:
         return True
 
 
-def quicken(pyfuse3: ModuleType, shim: Receiving, is_awaited: Callable[[], bool]) -> Turns | None:
-    """Make *pyfuse3* wait by `Turns`; None when it has no such wait, and goes on as it is."""
+class Standby:
+    """Waits for what the leader of the mount leaves lying, with trio's *wait* for a request; for workers.
+
+    A request wakes whoever waits for one. A worker then looks only after a pause: what is still there, the leader did
+    not get to. While it finds more, it goes on taking them; where it finds nothing, the next pause is longer. It takes
+    nothing while it *stands_back*. *is_awaited* as for `Turns`. *before_wait* is called before each wait, and before
+    each turn of trio.
+    """
+
+    def __init__(
+        self,
+        shim: Receiving,
+        wait: Wait,
+        *,
+        is_awaited: Callable[[], bool],
+        stands_back: Callable[[], bool],
+        before_wait: Callable[[], None],
+    ) -> None:
+        self._shim = shim
+        self._wait = wait
+        self._is_awaited = is_awaited
+        self._stands_back = stands_back
+        self._before_wait = before_wait
+        self._looking = trio.Lock()
+        self._pause_seconds = LEAST_PAUSE_SECONDS
+        self._taken = 0
+        self.pauses = 0
+
+    async def next(self) -> bool:
+        """Do as `Turns.next`."""
+        if not self._shim.is_idle and not self._stands_back():
+            self._taken += 1
+            if self._taken % (BUSY_REQUESTS_A_TURN if self._is_awaited() else REQUESTS_A_TURN) == 0:
+                self._before_wait()
+                await trio.lowlevel.checkpoint()
+            return True
+        self._before_wait()
+        self._pause_seconds = LEAST_PAUSE_SECONDS if self._taken else min(2 * self._pause_seconds, MOST_PAUSE_SECONDS)
+        self._taken = 0
+        async with self._looking:
+            while await self._wait():
+                self.pauses += 1
+                await trio.sleep(self._pause_seconds)
+                if not self._stands_back():
+                    return True
+                self._pause_seconds = MOST_PAUSE_SECONDS
+        return False
+
+
+_T = TypeVar("_T", Turns, Standby)
+
+
+def quicken(pyfuse3: ModuleType, make: Callable[[Wait], _T]) -> _T | None:
+    """Make *pyfuse3* wait by what *make* returns for its own wait; None when it has no such wait."""
     wait = getattr(pyfuse3, _WAIT_OF_PYFUSE3, None)
     if not inspect.iscoroutinefunction(wait):
         return None
-    turns = Turns(shim, wait, is_awaited)
+    turns = make(wait)
     setattr(pyfuse3, _WAIT_OF_PYFUSE3, turns.next)
     return turns

@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dvfs.fs.control import Handler
 from dvfs.fs.figures import Blocks, CacheUse, Daemon, Figures, Prefetching, Reads, Requests
 
 if TYPE_CHECKING:
+    from dvfs.fs.leading import Leader
     from dvfs.fs.operations import VersionOperations
-    from dvfs.fs.prefetch import Prefetcher
     from dvfs.fs.source import MountedSource
     from dvfs.fs.zeroopen import Shim
 
 
+class Filling(Protocol):
+    """The part of a `Prefetcher` that is needed."""
+
+    @property
+    def is_filling(self) -> bool: ...
+
+
 class Watch:
-    """The mount of *source* behind *operations*, with its *prefetcher* of that *mode*, and the *shim* if it has one."""
+    """The mount of *source* behind *operations*, with its *prefetcher* of that *mode*, and the *shim* if it has one.
+
+    *leader* of others that answer its requests, whose figures are added.
+    """
 
     def __init__(
         self,
         operations: VersionOperations,
         source: MountedSource,
-        prefetcher: Prefetcher,
+        prefetcher: Filling,
         mode: str,
         shim: Shim | None,
+        leader: Leader | None = None,
     ) -> None:
         self._operations = operations
         self._source = source
         self._prefetcher = prefetcher
         self._mode = mode
         self._shim = shim
+        self._leader = leader
         self._began = time.monotonic()
 
     def handlers(self) -> dict[str, Handler]:
@@ -39,6 +51,10 @@ class Watch:
 
     async def stats(self) -> dict[str, Any]:
         """Answer with the `Figures` since the mount began."""
+        others = await self._leader.figures() if self._leader is not None else []
+        return sum(others, start=await self._own()).to_message()
+
+    async def _own(self) -> Figures:
         operations, source = self._operations, self._source
         threads, stalls = operations.threads, operations.stalls
         cache = await threads.run(threads.figures, source.cache.use)
@@ -82,5 +98,6 @@ class Watch:
                 cpu_seconds=time.process_time(),
                 loop_cpu_seconds=time.thread_time(),
                 zero_open=operations.zero_open,
+                workers=1,
             ),
-        ).to_message()
+        )

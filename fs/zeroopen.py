@@ -14,6 +14,8 @@ import sys
 
 _log = logging.getLogger(__name__)
 
+_INIT_BYTES = 256
+
 
 class Shim:
     """The shim, loaded into this process."""
@@ -26,6 +28,10 @@ class Shim:
         self._idle = ctypes.c_int.in_dll(library, "dvfs_zeroopen_idle")
         self._wait_ns = ctypes.c_int.in_dll(library, "dvfs_zeroopen_wait_ns")
         self._answered = ctypes.c_uint.in_dll(library, "dvfs_zeroopen_answered")
+        self._device = ctypes.c_int.in_dll(library, "dvfs_zeroopen_device")
+        self._init = (ctypes.c_char * _INIT_BYTES).in_dll(library, "dvfs_zeroopen_init")
+        self._init_size = ctypes.c_int.in_dll(library, "dvfs_zeroopen_init_size")
+        self._begins = ctypes.c_int.in_dll(library, "dvfs_zeroopen_begins")
 
     @property
     def is_at_work(self) -> bool:
@@ -41,6 +47,23 @@ class Shim:
     def answered(self) -> int:
         """How many requests were answered without Python."""
         return self._answered.value
+
+    @property
+    def device(self) -> int:
+        """The descriptor of the session's device, once it took a request."""
+        return self._device.value
+
+    @property
+    def init(self) -> bytes:
+        """The request by which the kernel began the session; empty before it did."""
+        return self._init.raw[: self._init_size.value]
+
+    def begin_with(self, init: bytes) -> None:
+        """Have the session begin with *init*, which the kernel sent to another process, and take no wait for it."""
+        ctypes.memmove(self._init, init, len(init))
+        self._init_size.value = len(init)
+        self._begins.value = 1
+        self._idle.value = 0
 
     def wait_ns(self, nanoseconds: int) -> None:
         """Wait up to *nanoseconds* for a request when pyfuse3 takes one, before there is none."""

@@ -30,6 +30,7 @@ from dvfs.store.cache_files import SHARDS, BlockFiles, OpenBlock, Scratch
 from dvfs.store.cache_index import Index
 from dvfs.store.cache_keeper import Keeper
 from dvfs.store.cache_locks import FetchLocks, LockFile, Sessions
+from dvfs.store.cache_verified import SharedVerified
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.digest import DIGEST_SIZE, Buffer, seal_of
@@ -114,6 +115,10 @@ class Cache:
         self._nowait_flags = _RWF_NOWAIT
         self._scratch = Scratch()
         self._remove_strays()
+
+    def share_verified(self, shared: SharedVerified) -> None:
+        """Verify no file that another process with *shared* has verified. To be called before the first use."""
+        self._files.share_verified(shared)
 
     def get(self, digest: bytes) -> bytes | None:
         """Return the whole block *digest*; None when it is not here."""

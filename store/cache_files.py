@@ -23,6 +23,7 @@ from pathlib import Path
 
 from dvfs.store.block import MAX_BLOCK_BYTES
 from dvfs.store.cache_locks import Sessions
+from dvfs.store.cache_verified import Identity, SharedVerified
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.digest import DIGEST_SIZE, Buffer, block_digest, seal_of
 from dvfs.store.log_once import LogOnce
@@ -33,8 +34,7 @@ _MAX_OPEN = 4096
 _MAX_VERIFIED = 1 << 16
 _LOADING = 64
 
-_Identity = tuple[int, int, int, int]
-_UNKNOWN: tuple[_Identity, int] = (0, 0, 0, 0), 0
+_UNKNOWN: tuple[Identity, int] = (0, 0, 0, 0), 0
 
 
 class Scratch(threading.local):
@@ -93,9 +93,14 @@ class BlockFiles:
         self._scratch = Scratch()
         self._guard = threading.Lock()  # over changes of the two dicts; never held across I/O
         self._loading = [threading.Lock() for _ in range(_LOADING)]  # by digest; held while a block is read
-        self._verified: dict[bytes, tuple[_Identity, int]] = {}  # and how long the block is
+        self._verified: dict[bytes, tuple[Identity, int]] = {}  # and how long the block is
+        self._shared: SharedVerified | None = None
         self.open: dict[bytes, OpenBlock] = {}
         """Open blocks by digest, least recently used first (by second chance); only this class changes it."""
+
+    def share_verified(self, shared: SharedVerified) -> None:
+        """Verify no file that *shared* knows, and tell it what is verified here. To be called before the first use."""
+        self._shared = shared
 
     def path(self, digest: bytes) -> str:
         """Return where the block *digest* is, or would be."""
@@ -132,7 +137,7 @@ class BlockFiles:
             found = os.fstat(fd)
             identity = _identity(found)
             data = None
-            known = self._verified.get(digest, _UNKNOWN)
+            known = self._known(digest, identity)
             if known[0] != identity:
                 data = self._verified_bytes(fd, found, digest, into)
                 if data is None:
@@ -144,6 +149,14 @@ class BlockFiles:
         block.size = len(data) if data is not None else known[1]
         self._keep(digest, block, identity)
         return block, data
+
+    def _known(self, digest: bytes, identity: Identity) -> tuple[Identity, int]:
+        """Return with what identity the file of *digest* was verified, and the length of the block."""
+        known = self._verified.get(digest, _UNKNOWN)
+        if known[0] != identity and self._shared is not None:
+            length = self._shared.length(digest, identity)
+            return known if length is None else (identity, length)
+        return known
 
     def foresee(self, digest: bytes) -> None:
         """Have the kernel begin to read the file for *digest*, if there is one; `load` finds what is wrong."""
@@ -210,7 +223,9 @@ class BlockFiles:
         """Close the block *digest* when its last reader is done, and verify it again at its next use."""
         with self._guard:
             self.open.pop(digest, None)
-            self._verified.pop(digest, None)
+            known = self._verified.pop(digest, None)
+        if known is not None and self._shared is not None:
+            self._shared.forget(digest, *known)
 
     def let_all_go(self) -> None:
         """Close all blocks."""
@@ -307,7 +322,9 @@ class BlockFiles:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.rename(temporary, path)
 
-    def _keep(self, digest: bytes, block: OpenBlock, identity: _Identity) -> None:
+    def _keep(self, digest: bytes, block: OpenBlock, identity: Identity) -> None:
+        if self._shared is not None:
+            self._shared.add(digest, identity, block.size)
         used: list[bytes] = []
         dropped: list[OpenBlock] = []  # closed after the guard is released
         with self._guard:
@@ -331,8 +348,7 @@ class BlockFiles:
             self._on_use(oldest)
 
 
-def _identity(found: os.stat_result) -> _Identity:
-    """Return what changes when the bytes of a file that was verified change."""
+def _identity(found: os.stat_result) -> Identity:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 
 BUCKETS = 36
 """Bucket 0 holds what took less than 1 µs, bucket n what took from 2^(n-1) to 2^n µs, the last all that took longer."""
@@ -36,6 +37,12 @@ class Latencies:
                 return low + (high - low) * (wanted - seen) / number
             seen += number
         return self.max_seconds
+
+    def __add__(self, other: Latencies) -> Latencies:
+        """Return these and *other* ones together."""
+        buckets = tuple(map(add, self.buckets, other.buckets))
+        longest = max(self.max_seconds, other.max_seconds)
+        return Latencies(self.count + other.count, self.seconds + other.seconds, longest, buckets)
 
     def __sub__(self, earlier: Latencies) -> Latencies:
         """Return those since *earlier*; the longest is as exact as its bucket."""

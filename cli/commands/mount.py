@@ -12,6 +12,7 @@ import click
 
 from dvfs.cli.opening import Traced, open_for_mount
 from dvfs.cli.options import Command, common, json_option, local_path, quiet_option, size
+from dvfs.cli.options import workers as parsed_workers
 from dvfs.cli.output import emit, name_fields, say, shown, wants_json, wants_quiet
 from dvfs.cli.session import configuration
 
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to fetch before it is read: nothing, what seems to come, or the whole version.",
 )
+@click.option(
+    "--workers",
+    type=parsed_workers,
+    metavar="N",
+    allow_from_autoenv=False,
+    help="How many processes answer, if it is read-only; 0 or auto: by the cores.",
+)
 @click.option("--record", metavar="NAME", help="Keep the order in which files are first read, as trace NAME.")
 @click.option(
     "--replay", multiple=True, metavar="NAME", help="Fetch first what this trace has; may be repeated.  [default: all]"
@@ -62,6 +70,7 @@ def command(
     cache_dir: str | None,
     cache_size: int | None,
     prefetch: str,
+    workers: int | None,
     record: str | None,
     replay: tuple[str, ...],
     no_replay: bool,
@@ -74,7 +83,7 @@ def command(
     """
     from dvfs.fs.mount import mount_daemon, mount_foreground
     from dvfs.fs.mountinfo import canonical
-    from dvfs.fs.options import READ_AHEAD_BYTES, MountOptions
+    from dvfs.fs.options import READ_AHEAD_BYTES, MountOptions, workers_for
 
     dataset, directory = _named(words, dataset_id)
     if overlay is not None and not writable:
@@ -83,11 +92,13 @@ def command(
         raise click.UsageError("--rw takes no --subdir: a commit needs the whole version", _context())
     if writable and (record or replay):
         raise click.UsageError("--rw takes no --record and no --replay: traces are of versions", _context())
+    if writable and workers is not None:
+        raise click.UsageError("--rw takes no --workers: one process answers what takes edits", _context())
     if replay and prefetch != "auto":
         raise click.UsageError("--replay needs --prefetch auto", _context())
     if no_replay and replay:
         raise click.UsageError("--replay and --no-replay contradict each other", _context())
-    config = configuration({"cache_dir": cache_dir, "cache_size": cache_size})
+    config = configuration({"cache_dir": cache_dir, "cache_size": cache_size, "workers": workers})
     config.check()
     options = MountOptions(
         directory=Path(directory),
@@ -100,15 +111,17 @@ def command(
         read_ahead_bytes=READ_AHEAD_BYTES if read_ahead is None else read_ahead,
         fuse_options=tuple(option for given in fuse_options for option in given.split(",") if option),
         writable=writable,
+        workers=config.workers or workers_for(len(os.sched_getaffinity(0))),
     )
     # The version is opened in the daemon: nothing heavy, no thread and no handle is here when it is forked.
     place = (overlay, canonical(Path(directory))) if writable else None
     traced = None if writable else Traced(record, () if no_replay else replay or None)
     open_version = partial(open_for_mount, config, dataset, place, traced)
+    open_same = partial(open_for_mount, config)
     if foreground:
-        mount_foreground(options, open_version, _tell)
+        mount_foreground(options, open_version, _tell, open_same)
     else:
-        _tell(mount_daemon(options, open_version))
+        _tell(mount_daemon(options, open_version, open_same))
 
 
 def _context() -> click.Context:

@@ -87,6 +87,8 @@ def test_settings_of_each_cloud(tmp_path: Path) -> None:
         ({"DVFS_S3_PATH_STYLE": "maybe"}, "DVFS_S3_PATH_STYLE: 'maybe' is neither true nor false"),
         ({"DVFS_S3_READ_TIMEOUT": "0"}, "DVFS_S3_READ_TIMEOUT: '0' is not a time in seconds"),
         ({"DVFS_S3_READ_TIMEOUT": "nan"}, "DVFS_S3_READ_TIMEOUT: 'nan' is not a time in seconds"),
+        ({"DVFS_WORKERS": "many"}, "DVFS_WORKERS: 'many' is neither a number up to 64 nor `auto`"),
+        ({"DVFS_WORKERS": "65"}, "DVFS_WORKERS: '65' is neither a number up to 64 nor `auto`"),
         ({"DVFS_STORE": " "}, "DVFS_STORE: it is empty"),
     ],
 )

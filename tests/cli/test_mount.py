@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dvfs.fs.mounts import started_at
+from dvfs.fs.options import workers_for
 from dvfs.store.url import SUPPORTED
 from tests.cli.conftest import Program, tree
 
@@ -138,10 +140,11 @@ def test_umount_of_several_goes_on_after_a_failure(dvfs: Program, version: str) 
     assert dvfs.ok("umount", "--all") == ""
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_foreground_ends_with_a_signal(dvfs: Program, version: str, number: signal.Signals) -> None:
+def test_foreground_ends_with_a_signal(dvfs: Program, version: str, number: signal.Signals, workers: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvfs", "mount", "p/d", "mnt", "--foreground"],
+        [sys.executable, "-m", "dvfs", "mount", "p/d", "mnt", "--foreground", "--workers", workers],
         cwd=dvfs.folder,
         env=dvfs.environ,
         stdout=subprocess.PIPE,
@@ -155,6 +158,41 @@ def test_foreground_ends_with_a_signal(dvfs: Program, version: str, number: sign
         out.read()
     assert process.wait(60) == 0
     assert list((dvfs.folder / "mnt").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "number"),
+    [
+        (["--workers", "3"], {"DVFS_WORKERS": "2"}, 3),
+        ([], {"DVFS_WORKERS": "2"}, 2),
+        (["--workers", "auto"], {"DVFS_WORKERS": "2"}, workers_for(len(os.sched_getaffinity(0)))),
+    ],
+)
+def test_workers_are_as_many_as_were_asked_for(
+    dvfs: Program, version: str, words: list[str], environ: dict[str, str], number: int
+) -> None:
+    assert dvfs.process("mount", "p/d", "mnt", "-q", *words, environ=environ).code == 0
+    deadline = time.monotonic() + 30
+    while json.loads(dvfs.ok("stats", "mnt", "--json"))["daemon"]["workers"] != number:
+        assert time.monotonic() < deadline
+    assert f", {number} worker" in dvfs.ok("stats", "mnt")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--workers", "-1"], "'-1' is neither a number up to 64 nor `auto`"),
+        (["--rw", "--workers", "2"], "--rw takes no --workers: one process answers what takes edits"),
+    ],
+)
+def test_workers_that_make_no_sense_are_refused(dvfs: Program, version: str, words: list[str], error: str) -> None:
+    ran = dvfs.process("mount", "p/d", "mnt", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert error in ran.err
+
+
+def test_auto_leaves_most_cores_to_those_who_read() -> None:
+    assert [workers_for(cores) for cores in (1, 2, 3, 4, 7, 8, 11, 12, 64)] == [1, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_warm_then_the_store_is_not_needed(dvfs: Program, version: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ QUIET = Figures(
     store=STORE,
     prefetch=Prefetching("auto", False, 0),
     cache=CacheUse(GIB, 10 * GIB, 2 * GIB),
-    daemon=Daemon(0.5, 0.4, True),
+    daemon=Daemon(0.5, 0.4, True, 1),
 )
 
 
@@ -119,12 +119,12 @@ CASES: list[tuple[str, Figures, str]] = [
     ),
     (
         "busy",
-        figures(daemon=Daemon(4.9, 4.8, True)),
+        figures(daemon=Daemon(4.9, 4.8, True, 1)),
         "the daemon used 98% of a processor, 96% in the thread that answers",
     ),
     (
         "opens",
-        figures(daemon=Daemon(3.0, 2.5, False), requests={"open": 4000, "release": 4000, "read": 2000}),
+        figures(daemon=Daemon(3.0, 2.5, False, 1), requests={"open": 4000, "release": 4000, "read": 2000}),
         "8000 of 10000 requests of the kernel were opens and their ends, which need not be sent",
     ),
 ]
@@ -167,8 +167,8 @@ NOT: list[tuple[str, Figures]] = [
         figures(waits=NETWORK, blocks=Blocks(0, 50, 0, 0, 0, 0, 20 * MIB), store=replace(STORE, bytes=60 * MIB)),
     ),
     ("sparse", figures(waits=NETWORK, blocks=Blocks(0, 2, 0, 0, 0, 0, 9), store=replace(STORE, bytes=2 * MIB))),
-    ("opens", figures(daemon=Daemon(3.0, 2.5, False), requests={"open": 20, "release": 20, "read": 2000})),
-    ("opens", figures(daemon=Daemon(3.0, 2.5, False), requests={"open": 20})),
+    ("opens", figures(daemon=Daemon(3.0, 2.5, False, 1), requests={"open": 20, "release": 20, "read": 2000})),
+    ("opens", figures(daemon=Daemon(3.0, 2.5, False, 1), requests={"open": 20})),
 ]
 
 

@@ -37,3 +37,33 @@ def test_a_window_has_what_was_counted_in_it_and_what_holds_at_its_end() -> None
     assert (window.prefetch.mode, window.prefetch.fills, window.prefetch.wanted) == ("auto", True, 9)
     assert (window.cache.bytes, window.cache.budget_bytes) == (1, QUIET.cache.budget_bytes)
     assert window.daemon.zero_open
+
+
+def test_processes_add_up_and_the_leader_tells_how_things_are() -> None:
+    other = replace(
+        QUIET,
+        seconds=1.0,
+        requests={"read": 5, "readlink": 1},
+        reads=Reads(5, 50, 2, 0, latencies(0.1, 0.4)),
+        prefetch=replace(QUIET.prefetch, mode="none", wanted=9),
+        waits=replace(QUIET.waits, count=12, seconds=3.0, some_seconds=2.0, now=1, longest_now_seconds=0.5),
+        store=replace(QUIET.store, now=2),
+    )
+    both = QUIET + other
+    assert (both.seconds, both.prefetch, both.cache) == (QUIET.seconds, QUIET.prefetch, QUIET.cache)
+    assert both.requests == {**QUIET.requests, "read": QUIET.requests["read"] + 5, "readlink": 1}
+    assert (both.reads.count, both.reads.bytes) == (QUIET.reads.count + 5, QUIET.reads.bytes + 50)
+    assert both.reads.latencies.count == QUIET.reads.latencies.count + 2
+    assert both.reads.latencies.max_seconds == max(0.4, QUIET.reads.latencies.max_seconds)
+    assert (both.waits.seconds, both.waits.some_seconds) == (
+        QUIET.waits.seconds + 3.0,
+        max(2.0, QUIET.waits.some_seconds),
+    )
+    assert (both.waits.now, both.waits.longest_now_seconds) == (QUIET.waits.now + 1, 0.5)
+    assert (both.store.now, both.store.parallel) == (QUIET.store.now + 2, 2 * QUIET.store.parallel)
+    assert both.daemon.workers == 2
+
+    past = QUIET + other.past()
+    assert (past.reads, past.waits.seconds) == (both.reads, both.waits.seconds)
+    assert (past.daemon.workers, past.waits.now) == (1, QUIET.waits.now)
+    assert (past.store.now, past.store.parallel) == (QUIET.store.now, QUIET.store.parallel)

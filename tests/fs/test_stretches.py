@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from dvfs.fs.stretches import BUFFERS, FORESEEN_BYTES, IDLE_SECONDS, LEAST_FILE_BYTES, Stretches, read_block
+from dvfs.fs.stretches import BUFFERS, FORESEEN_BYTES, IDLE_SECONDS, LATE_READS, LEAST_FILE_BYTES, Stretches, read_block
 from dvfs.fs.view import File
 from dvfs.store.block import BlockRef, Codec, Extent
 from dvfs.store.catalog.blocktree import BlocksPage
@@ -39,7 +39,10 @@ class Made:
         self.now = 0.0
         self.foreseen: list[tuple[int, int]] = []
         """Where blocks foreseen begin, and the last block read before."""
-        self.stretches = Stretches(_no_pages, self._read, self._foresee, clock=lambda: self.now)
+        self.told: list[bool] = []
+        self.stretches = Stretches(
+            _no_pages, self._read, self._foresee, clock=lambda: self.now, prevail=self.told.append
+        )
         extents = []
         for at in range(0, SIZE, block_bytes):
             length = min(block_bytes, SIZE - at)
@@ -286,3 +289,18 @@ def test_nothing_is_fetched_ahead_where_that_is_switched_off(made: Made) -> None
     blocks.present.add(block.digest)
     read_block(blocks, ahead=False)(block, 0, view)
     assert len(blocks.reads) == 2
+
+
+@pytest.mark.trio
+async def test_it_is_told_when_most_reads_are_of_streams_and_when_they_are_not() -> None:
+    made = Made()
+    await made.begin()
+    small = File(3, MIB, ())
+    assert made.told == []
+    for at in range(3 * MIB, 9 * MIB, 128 << 10):
+        await made.read(at, 128 << 10)
+    assert made.told == [True]
+    for _ in range(LATE_READS):
+        made.stretches.note(4, small, 0, MIB)
+    assert made.told == [True, False]
+    made.stretches.close()

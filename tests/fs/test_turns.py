@@ -6,9 +6,19 @@ from types import ModuleType
 
 import pytest
 import trio
+import trio.testing
 
 from dvfs.fs.threads import Threads
-from dvfs.fs.turns import BUSY_REQUESTS_A_TURN, REQUESTS_A_TURN, WAIT_NS, Turns, quicken
+from dvfs.fs.turns import (
+    BUSY_REQUESTS_A_TURN,
+    LEAST_PAUSE_SECONDS,
+    MOST_PAUSE_SECONDS,
+    REQUESTS_A_TURN,
+    WAIT_NS,
+    Standby,
+    Turns,
+    quicken,
+)
 
 
 class Shim:
@@ -79,9 +89,77 @@ async def test_the_end_of_the_session_is_passed_on() -> None:
     assert await _take(Turns(shim, loop.wait, lambda: loop.awaits), 1) == [False]
 
 
+class Worker:
+    """A `Standby` of *shim* and *loop*; each time that it flushes what it noted is in `flushed`."""
+
+    def __init__(self, shim: Shim, loop: Loop) -> None:
+        self.stands_back = False
+        self.flushed = 0
+        self.standby = Standby(
+            shim,
+            loop.wait,
+            is_awaited=lambda: loop.awaits,
+            stands_back=lambda: self.stands_back,
+            before_wait=self._flush,
+        )
+
+    def _flush(self) -> None:
+        self.flushed += 1
+
+
+async def _seconds_of(worker: Worker) -> float:
+    before = trio.current_time()
+    assert await worker.standby.next()
+    return trio.current_time() - before
+
+
+@pytest.mark.trio
+async def test_a_worker_goes_on_while_it_finds_requests(autojump_clock: trio.testing.MockClock) -> None:
+    shim, loop = Shim(), Loop()
+    worker = Worker(shim, loop)
+
+    for _ in range(10 * REQUESTS_A_TURN):
+        assert await _seconds_of(worker) == 0
+
+    assert (loop.waits, worker.flushed) == (0, 10)
+
+
+@pytest.mark.trio
+async def test_a_worker_that_finds_none_looks_less_and_less_often(autojump_clock: trio.testing.MockClock) -> None:
+    shim, loop = Shim(), Loop()
+    worker = Worker(shim, loop)
+    shim.is_idle = True
+
+    pauses = [await _seconds_of(worker) for _ in range(10)]
+    shim.is_idle = False
+    assert await _seconds_of(worker) == 0
+    shim.is_idle = True
+
+    assert pauses == pytest.approx(sorted(pauses))
+    assert pauses[0] == pytest.approx(2 * LEAST_PAUSE_SECONDS)
+    assert pauses[-1] == pytest.approx(MOST_PAUSE_SECONDS)
+    assert await _seconds_of(worker) == pytest.approx(LEAST_PAUSE_SECONDS)
+    assert worker.flushed == loop.waits == worker.standby.pauses == 11
+
+
+@pytest.mark.trio
+async def test_a_worker_that_stands_back_takes_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    shim, loop = Shim(), Loop()
+    worker = Worker(shim, loop)
+    worker.stands_back = True
+
+    with trio.move_on_after(1) as scope:
+        await worker.standby.next()
+    assert scope.cancelled_caught
+    assert loop.waits >= 1 / MOST_PAUSE_SECONDS / 2
+
+    loop.goes_on = False
+    assert not await worker.standby.next()
+
+
 def test_a_pyfuse3_that_waits_in_another_way_is_left_alone() -> None:
     other = ModuleType("pyfuse3")
-    assert quicken(other, Shim(), lambda: False) is None
+    assert quicken(other, lambda wait: Turns(Shim(), wait, lambda: False)) is None
     assert not hasattr(other, "_wait_fuse_readable")
 
 
