@@ -7,8 +7,8 @@
  * handle of 0 becomes the inode number. It also
  *   - asks, at INIT, for cached symbolic links and a longer queue of background requests, and not for requests through
  *     a pipe, which pays for large writes only;
- *   - answers what is asked of every file (a security label by `ls -l`, ACLs by the kernel) without Python: no entry has
- *     such attributes;
+ *   - answers what is asked of every file (a security label by `ls -l`, ACLs by the kernel, whether it is a terminal by
+ *     Python's `open`) without Python: no entry has such attributes, none is;
  *   - tells the kernel, if writable, that set-user-id bits are dropped here (FUSE_HANDLE_KILLPRIV_V2, which libfuse does
  *     not know): else it asks before each write(2) whether the file has capabilities. Where they are to be dropped,
  *     `DVFS_DROPS` is set in the handle;
@@ -63,6 +63,10 @@ EXPORT int dvfs_zeroopen_begins = 0;
 /* How long to look for the next request before falling asleep: being woken takes longer than most programs take to ask,
  * on a virtual machine above all. */
 #define AWAKE_NS (60 * 1000)
+
+/* Where programs take longer, others have the processor: after so many times in vain only one time in so many. */
+#define AWAKE_IN_VAIN 4
+#define AWAKE_AGAIN 16
 
 /* From how many bytes on copying an answer takes longer than to give the interpreter's lock away and have it again. */
 #define LONG_ANSWER_BYTES (256 << 10)
@@ -243,14 +247,18 @@ static struct fuse_session *new_versioned(const char *name, const void *caller, 
 VERSIONED(session_new_versioned, "fuse_session_new_versioned")
 VERSIONED(session_new_317, "_fuse_session_new_317")
 
-/* Tells whether the request of *got* bytes in *buf* is one that wrapped_getxattr answers itself. */
+/* Tells whether the request of *got* bytes in *buf* is answered without Python: one that wrapped_getxattr answers, or an
+ * ioctl, of which libfuse says that there is none. */
 static int is_answered_here(const struct fuse_buf *buf, int got)
 {
     const struct fuse_in_header *head = buf->mem;
     const char *name = (const char *)buf->mem + sizeof(*head) + sizeof(struct fuse_getxattr_in);
 
-    return reply_err != NULL && !(buf->flags & FUSE_BUF_IS_FD) &&
-           got > (int)(sizeof(*head) + sizeof(struct fuse_getxattr_in)) && head->opcode == FUSE_GETXATTR &&
+    if (reply_err == NULL || buf->flags & FUSE_BUF_IS_FD || got < (int)sizeof(*head))
+        return 0;
+    if (head->opcode == FUSE_IOCTL)
+        return original.ioctl == NULL;
+    return head->opcode == FUSE_GETXATTR && got > (int)(sizeof(*head) + sizeof(struct fuse_getxattr_in)) &&
            ((const char *)buf->mem)[got - 1] == '\0' && is_foreign(name);
 }
 
@@ -357,14 +365,17 @@ static long since_ns(const struct timespec *begin)
 /* Tells whether the next request comes within *wait_ns*. */
 static int is_next_soon(long wait_ns)
 {
+    static unsigned slept; /* how often in a row it did not come while this was awake */
     struct pollfd waited = {dvfs_zeroopen_device, POLLIN, 0};
     struct timespec timeout = {0, wait_ns}, begin;
-    int found;
+    int found = 0;
 
     Py_BEGIN_ALLOW_THREADS
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    while ((found = poll(&waited, 1, 0)) == 0 && since_ns(&begin) < AWAKE_NS)
-        sched_yield();
+    if (slept < AWAKE_IN_VAIN || slept % AWAKE_AGAIN == 0)
+        while ((found = poll(&waited, 1, 0)) == 0 && since_ns(&begin) < AWAKE_NS)
+            sched_yield();
+    slept = found ? 0 : slept + 1;
     if (found == 0)
         found = ppoll(&waited, 1, &timeout, NULL);
     Py_END_ALLOW_THREADS
@@ -406,7 +417,7 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
             dvfs_zeroopen_answered++;
             if (++answered == ANSWERED_AT_ONCE)
                 return -EINTR;
-            wait_ns = NEXT_QUESTION_NS;
+            wait_ns = ((struct fuse_in_header *)buf->mem)->opcode == FUSE_GETXATTR ? NEXT_QUESTION_NS : dvfs_zeroopen_wait_ns;
         } else if (got == -EAGAIN && wait_ns > 0 && is_next_soon(wait_ns)) {
             wait_ns = 0; /* it may have gone to another process */
         } else {

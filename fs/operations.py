@@ -128,7 +128,7 @@ class VersionOperations(pyfuse3.Operations):
         self._gid = gid
         self._on_init = on_init
         self.zero_open = False
-        self._listed = self._new_entry()
+        self._row = self._new_entry()
         self.requests: dict[str, int] = {}
         self.answered_ahead = 0
         self.bytes_read = 0
@@ -295,7 +295,7 @@ class VersionOperations(pyfuse3.Operations):
     def _reply(self, token: ReaddirToken, child: Child) -> bool:
         offset, name, attributes = child
         # It copies the entry.
-        return pyfuse3.readdir_reply(token, name, self._filled(self._listed, attributes), offset)
+        return pyfuse3.readdir_reply(token, name, self._filled(self._row, attributes), offset)
 
 
 async def _refuse_to_write(*args: object, **kwargs: object) -> NoReturn:

@@ -24,7 +24,7 @@ from dvfs.fs.known_order import KnownOrder
 from dvfs.fs.ordered import HEAD_BYTES, OrderedFiles, alone_for, checked
 from dvfs.fs.own_ranges import Alone, OwnRanges
 from dvfs.fs.readahead import EntriesAhead, FileAhead, Job, PagesAhead, ReadAhead
-from dvfs.fs.source import Source
+from dvfs.fs.source import MountedSource
 from dvfs.fs.view import File, View
 from dvfs.store.block import BlockRef
 from dvfs.store.catalog import blocktree
@@ -73,7 +73,7 @@ class Prefetcher:
 
     def __init__(
         self,
-        source: Source,
+        source: MountedSource,
         view: View,
         mode: Prefetch,
         *,

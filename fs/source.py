@@ -23,9 +23,6 @@ from dvfs.store.fetch_stats import FetchStats
 class Blocks(Protocol):
     """The part of a fetcher that a view uses; see `dvfs.store.fetch.Fetcher`. Thread-safe."""
 
-    @property
-    def raw_bytes(self) -> int: ...
-
     def read(self, ref: BlockRef, start: int, length: int) -> bytes: ...
 
     def readinto(self, ref: BlockRef, start: int, view: memoryview) -> None: ...
@@ -69,6 +66,9 @@ class Source(Protocol):
 
 class CountedBlocks(Blocks, Protocol):
     """The part of a fetcher that a mount uses."""
+
+    @property
+    def raw_bytes(self) -> int: ...
 
     def stats(self) -> FetchStats: ...
 
