@@ -233,8 +233,6 @@ class Config:
             return str(self._platform("user_cache_path"))
         if name == "provenance":
             return True
-        if name == "workers":
-            return 0
         if name == "s3.region":
             return self._environ.get("AWS_REGION")  # botocore itself asks for AWS_DEFAULT_REGION only
         return None

@@ -116,7 +116,10 @@ async def _listen(channel: socket.socket, handlers: Mapping[str, Handler], scope
     while message := await received(leader):
         request: dict[str, Any] = json.loads(message)
         answer = await handlers[request["call"]]()
-        await leader.send(json.dumps({"number": request["number"], "answer": answer}).encode())
+        try:
+            await leader.send(json.dumps({"number": request["number"], "answer": answer}).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            break  # it went meanwhile
     pyfuse3.terminate()
     await trio.sleep(GRACE_SECONDS)
     scope.cancel()

@@ -30,14 +30,12 @@ from tests.fs.made_version import Made, opened
 class Breakable:
     """A backend that fails while the file *broken* exists, and does not answer while *hanging* does.
 
-    A thread that it keeps waiting is called dvfs:hangs. Each answer takes *delay_seconds*. To the file *gets* goes a
-    line for each range of a key that was asked for.
+    A thread that it keeps waiting is called dvfs:hangs. Each answer takes *delay_seconds*.
     """
 
-    def __init__(self, inner: Backend, broken: Path, hanging: Path, delay_seconds: float, gets: Path | None) -> None:
+    def __init__(self, inner: Backend, broken: Path, hanging: Path, delay_seconds: float) -> None:
         self._inner = inner
         self._delay_seconds = delay_seconds
-        self._gets = gets
         self._broken = broken
         self._hanging = hanging
 
@@ -45,9 +43,6 @@ class Breakable:
         return getattr(self._inner, name)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> Blob:
-        if self._gets is not None:
-            with self._gets.open("a") as file:
-                file.write(f"{key} {start} {length}\n")
         if self._hanging.exists():
             Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("dvfs:hangs")
         while self._hanging.exists():
@@ -71,8 +66,7 @@ def main() -> int:
             os._exit(3)
         cache = Cache(Path(told["cache"]), budget_bytes=told.get("budget_bytes", 1 << 30), reserve_bytes=0)
         broken, hanging, delay_seconds = Path(told["broken"]), Path(told["hanging"]), told.get("delay_seconds", 0)
-        gets = Path(told["gets"]) if "gets" in told else None
-        version = made.open(cache, wrap=lambda inner: Breakable(inner, broken, hanging, delay_seconds, gets))
+        version = made.open(cache, wrap=lambda inner: Breakable(inner, broken, hanging, delay_seconds))
         version.check()
 
         folder = Folder(Path(told["overlay"])) if options.writable else None
