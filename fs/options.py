@@ -7,7 +7,7 @@ from pathlib import Path
 
 READ_AHEAD_BYTES = 32 << 20
 
-_CORES_A_WORKER = 4
+_CORES_A_WORKER = 8
 _MOST_WORKERS = 4
 
 

@@ -37,8 +37,6 @@ _log = logging.getLogger(__name__)
 _FILL_BATCH_BLOCKS = 1024
 SAMPLE_FILES = 80
 """Who reads fewer than one file in so many reads a sample, of which nobody knows that more will be read."""
-LEAST_SAMPLE = 256
-"""So many files are a sample of a small version, too: the first batches of a data loader come sooner without blocks."""
 SAMPLE_BYTES = 8
 """Once one byte in so many was fetched, it is a sample no more: small files bring their blocks."""
 _LARGE_FILE_BYTES = 16 << 20
@@ -184,19 +182,17 @@ class Prefetcher:
     def _note_whether_random(self, *, is_inside: bool) -> None:
         is_random = self._ahead.looks_random
         if self._holds_all is False:
-            self._own_ranges.fetch_alone(Alone.EACH if is_random else Alone.FIRST)
+            self._own_ranges.fetch_alone(Alone.EACH if is_random else Alone.NONE)
         elif is_random and self._holds_all is None:
             if not self._is_judging:
                 self._is_judging = True
                 self._run(self._judge)
         elif is_random and not self._fills and (is_inside or self._is_more_than_a_sample()):
-            self._own_ranges.fetch_alone(Alone.NONE)
             self._begin_fill()
 
     def _is_more_than_a_sample(self) -> bool:
         tree = self._source.tree
-        sample = max(tree.files // SAMPLE_FILES, LEAST_SAMPLE)
-        return self._begun >= sample or self._source.fetcher.raw_bytes * SAMPLE_BYTES >= tree.size
+        return self._begun * SAMPLE_FILES >= tree.files or self._source.fetcher.raw_bytes * SAMPLE_BYTES >= tree.size
 
     def note_missed_page(self, ref: PageRef) -> None:
         """Want the leaf pages that follow the leaf page *ref*, which somebody waits for. Never blocks."""

@@ -98,8 +98,7 @@ async def _serve(
     identity = identity_of(opened)
     root_rank = root_rank_of(source.tree, options.subdir)
     mode = Prefetch(options.prefetch)
-    takes_blocks = options.writable or mode is Prefetch.ALL
-    own_ranges = OwnRanges(source.fetcher.cached, Alone.NONE if takes_blocks else Alone.FIRST)
+    own_ranges = OwnRanges(source.fetcher.cached, Alone.FIRST if mode is Prefetch.NONE else Alone.NONE)
     waiting = blocking_view(source, identity, root_rank, own_ranges)
     nowait = nowait_view(source, identity, root_rank, own_ranges)
     fetches_ahead = mode is not Prefetch.NONE and options.read_ahead_bytes >= STREAM_BYTES

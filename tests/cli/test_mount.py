@@ -192,7 +192,7 @@ def test_workers_that_make_no_sense_are_refused(dvfs: Program, version: str, wor
 
 
 def test_auto_leaves_most_cores_to_those_who_read() -> None:
-    assert [workers_for(cores) for cores in (1, 2, 3, 4, 7, 8, 11, 12, 64)] == [1, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [workers_for(cores) for cores in (1, 2, 7, 8, 15, 16, 23, 24, 64)] == [1, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_warm_then_the_store_is_not_needed(dvfs: Program, version: str, tmp_path: Path) -> None:

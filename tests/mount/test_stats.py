@@ -154,13 +154,13 @@ def test_a_lock_that_another_process_holds_is_the_queue(mounter: Mounter, made: 
     version = made.open(look)
     entry = version.tree.find(b"d5/f50")
     assert entry is not None
-    digest = entry[1].digest  # the first file of its block is fetched alone
+    block = next(version.blocks(entry[1]))
     version.close()
     look.close()
     neighbour = Cache(mounter.folder / "cache", budget_bytes=1 << 30, reserve_bytes=0)
     before = figures(mounted)
     with ThreadPoolExecutor(1) as pool:
-        with neighbour.fetching(digest) as held:
+        with neighbour.fetching(block.digest) as held:
             assert held
             reading = pool.submit(read_uncached, name)
             wait_until(lambda: figures(mounted).waits.now == 1)

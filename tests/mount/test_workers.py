@@ -176,7 +176,7 @@ def test_figures_are_those_of_all(mounter: Mounter, made: Made) -> None:
 
 
 def test_each_block_is_fetched_once(mounter: Mounter, tmp_path: Path) -> None:
-    source = tmp_path / "longer"  # the first of several in a block is fetched alone, and again with the second
+    source = tmp_path / "longer"
     (source / "d").mkdir(parents=True)
     for number in range(FILES):
         (source / "d" / f"f{number:03}").write_bytes(noise(2 * FILE_BYTES, number))
