@@ -101,12 +101,17 @@ def place(value: str) -> str:
     return value if not value or "://" in value else os.path.abspath(local_path(value))
 
 
-def size(value: str | int) -> int:
-    """Return the bytes that *value* names. Raises BadParameter."""
+def _parsed(parse: Callable[[str | int], int], value: str | int) -> int:
+    """Return what *parse* makes of *value*. Raises BadParameter where it raises ValueError."""
     try:
-        return parse_size(value)
+        return parse(value)
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from exc
+
+
+def size(value: str | int) -> int:
+    """Return the bytes that *value* names. Raises BadParameter."""
+    return _parsed(parse_size, value)
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
@@ -127,10 +132,7 @@ _MOST_WORKERS = 64
 
 def workers(value: str | int) -> int:
     """Return the number of processes that *value* names, 0 for `auto`. Raises BadParameter."""
-    try:
-        return parse_workers(value)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc)) from exc
+    return _parsed(parse_workers, value)
 
 
 def parse_workers(value: str | int) -> int:

@@ -134,6 +134,11 @@ class VersionOperations(pyfuse3.Operations):
         self.bytes_read = 0
         self.stalls = Stalls()
 
+    @property
+    def served(self) -> str:
+        """How many requests of each kind were answered, for people."""
+        return ", ".join(f"{name} {count}" for name, count in sorted(self.requests.items())) or "none"
+
     def init(self) -> None:
         self._on_init()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,3 +43,13 @@ class MountOptions:
     zero_open: bool = True
     writable: bool = False
     workers: int = 1
+
+    @property
+    def owner(self) -> int:
+        """The user id that all files have."""
+        return os.geteuid() if self.uid is None else self.uid
+
+    @property
+    def group(self) -> int:
+        """The group id that all files have."""
+        return os.getegid() if self.gid is None else self.gid

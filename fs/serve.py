@@ -135,8 +135,8 @@ async def _serve(
         threads,
         prefetcher,
         stretches,
-        uid=os.geteuid() if options.uid is None else options.uid,
-        gid=os.getegid() if options.gid is None else options.gid,
+        uid=options.owner,
+        gid=options.group,
         on_init=has_begun.set,
     )
 
@@ -188,8 +188,7 @@ async def _serve(
             pyfuse3.close(unmount=True)
             if editing is not None:
                 editing.close()
-            counts = ", ".join(f"{name} {count}" for name, count in sorted(operations.requests.items()))
-            _log.info("requests served: %s", counts or "none")
+            _log.info("requests served: %s", operations.served)
             _log.info("reads answered from stretches: %d", operations.answered_ahead)
             if shim is not None:
                 _log.info("requests answered by the shim: %d", shim.answered)

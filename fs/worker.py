@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,8 +72,8 @@ async def _work(
         threads,
         notes,
         None,
-        uid=os.geteuid() if options.uid is None else options.uid,
-        gid=os.getegid() if options.gid is None else options.gid,
+        uid=options.owner,
+        gid=options.group,
         on_init=lambda: _log.info("a worker takes requests"),
     )
     begin_session(operations, Path(f"/dev/fd/{device}"), fuse_options(options, opened))
@@ -103,8 +102,7 @@ async def _work(
             nursery.cancel_scope.cancel()
     finally:
         pyfuse3.close(unmount=False)
-        counts = ", ".join(f"{name} {count}" for name, count in sorted(operations.requests.items()))
-        _log.info("requests served by a worker: %s", counts or "none")
+        _log.info("requests served by a worker: %s", operations.served)
     _log.info("pauses of a worker: %d", standby.pauses)
 
 

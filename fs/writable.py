@@ -20,7 +20,7 @@ def open_overlay(options: MountOptions, opened: OpenedVersion, nowait: View, wai
         dataset=opened.name,
         version=opened.version,
         directory=os.fspath(options.directory),
-        uid=os.geteuid() if options.uid is None else options.uid,
-        gid=os.getegid() if options.gid is None else options.gid,
+        uid=options.owner,
+        gid=options.group,
     )
     return open_editing(opened.folder, about, opened.source, nowait, waiting)
