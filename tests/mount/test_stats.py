@@ -6,39 +6,31 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dvfs.fs.asking import Asked
 from dvfs.fs.diagnosis import diagnose
-from dvfs.fs.figures import Figures, Waits
+from dvfs.fs.figures import Waits
 from dvfs.store.cache import Cache
 from dvfs.store.errors import NotFound, Unavailable
 from dvfs.store.stalls import Cause
 from tests.catalog_model import TINY
 from tests.fs.made_version import Made
-from tests.mount.conftest import Mounted, Mounter
+from tests.mount.conftest import Mounter
+from tests.mount_kit import FILE_BYTES, asked, figures, files_of_20_kb, wait_until
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING
 
 DELAY = 0.05
-FILE_BYTES = 20_000
 MIB = 1 << 20
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Ten directories of ten files of 20 KB."""
-    root = tmp_path / "source"
-    for number in range(100):
-        file = root / f"d{number // 10}" / f"f{number:02}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(noise(FILE_BYTES, number))
-    return root
+    return files_of_20_kb(tmp_path / "source", 100)
 
 
 @pytest.fixture
@@ -46,29 +38,8 @@ def made(mounter: Mounter, source: Path) -> Made:
     return mounter.make(source, cutting=SMALL_CUTTING, pack_bytes=256 << 10, tail_bytes=0)
 
 
-@contextmanager
-def asked(mounted: Mounted, path: Path | None = None, **options: float) -> Iterator[Asked]:
-    asked = Asked(mounted.table, path or mounted.directory, **options)
-    try:
-        yield asked
-    finally:
-        asked.close()
-
-
-def figures(mounted: Mounted) -> Figures:
-    with asked(mounted) as found:
-        return found.figures()
-
-
 def causes(waits: Waits) -> dict[Cause, float]:
     return {cause: waits.of(cause) for cause in Cause}
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def read_uncached(path: Path, at: int = 0, length: int = FILE_BYTES) -> bytes:

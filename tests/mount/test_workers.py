@@ -10,27 +10,24 @@ import errno
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from dvfs.fs.asking import Asked
-from dvfs.fs.figures import Figures
 from dvfs.fs.mountinfo import mounted_at
 from dvfs.fs.mountpoint import take_away
 from dvfs.fs.mounts import started_at, wait_gone
 from dvfs.fs.orders import hand_in, inodes_of
 from tests.fs.made_version import Made
 from tests.mount.conftest import Mounted, Mounter
+from tests.mount_kit import FILE_BYTES, figures, files_of_20_kb, wait_until
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING, tree_of
 
 FILES = 120
-FILE_BYTES = 20_000
 WORKERS = 3
 LOOKS = 50
 """Of a worker that was woken so often there is no answer to come."""
@@ -38,13 +35,7 @@ LOOKS = 50
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Twelve directories of ten files of 20 KB."""
-    root = tmp_path / "source"
-    for number in range(FILES):
-        file = root / f"d{number // 10:02}" / f"f{number:03}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(noise(FILE_BYTES, number))
-    return root
+    return files_of_20_kb(tmp_path / "source", FILES)
 
 
 @pytest.fixture
@@ -57,7 +48,7 @@ class Team:
 
     def __init__(self, mounted: Mounted, others: int) -> None:
         self.leader = mounted.pid
-        _wait_until(lambda: len(mounted.log_lines("INFO dvfs.fs.worker: a worker takes requests")) == others)
+        wait_until(lambda: len(mounted.log_lines("INFO dvfs.fs.worker: a worker takes requests")) == others)
         self.others = {pid: started_at(pid) for pid in _children(self.leader)}
         assert len(self.others) == others
 
@@ -72,7 +63,7 @@ class Team:
             os.kill(other, signal.SIGSTOP)
         try:
             for other in stopped:
-                _wait_until(lambda other=other: _state(other) == "T")  # type: ignore[misc]
+                wait_until(lambda other=other: _state(other) == "T")  # type: ignore[misc]
             yield
         finally:
             for other in stopped:
@@ -97,21 +88,6 @@ def _state(pid: int) -> str:
 
 def _threads(pid: int) -> list[str]:
     return [name.read_text() for name in Path(f"/proc/{pid}/task").glob("*/comm")]
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def _figures(mounted: Mounted) -> Figures:
-    asked = Asked(mounted.table, mounted.directory)
-    try:
-        return asked.figures()
-    finally:
-        asked.close()
 
 
 def _read_all(mounted: Mounted, source: Path, threads: int = 16) -> None:
@@ -142,7 +118,7 @@ def test_every_byte_is_right_whoever_answers(mounter: Mounter, made: Made, sourc
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
                 assert os.pread(handle, FILE_BYTES, 0) == noise(FILE_BYTES, at)
                 os.close(handle)
-    before = _figures(mounted)
+    before = figures(mounted)
     assert before.daemon.workers == WORKERS
     mounted.umount()
     assert team.wait_gone()
@@ -158,7 +134,7 @@ def test_figures_are_those_of_all(mounter: Mounter, made: Made) -> None:
     for number, pid in enumerate([team.leader, *team.others]):
         with team.only(pid):
             (mounted.directory / f"d0{number}" / f"f0{number}0").read_bytes()
-    found = _figures(mounted)
+    found = figures(mounted)
     assert found.reads.bytes == WORKERS * FILE_BYTES
     assert found.reads.waited == found.reads.latencies.count >= WORKERS
     assert found.waits.count >= WORKERS
@@ -168,7 +144,7 @@ def test_figures_are_those_of_all(mounter: Mounter, made: Made) -> None:
     worker = next(iter(team.others))
     os.kill(worker, signal.SIGSTOP)
     try:
-        late = _figures(mounted)
+        late = figures(mounted)
     finally:
         os.kill(worker, signal.SIGCONT)
     assert late.daemon.workers == WORKERS - 1
@@ -186,7 +162,7 @@ def test_each_block_is_fetched_once(mounter: Mounter, tmp_path: Path) -> None:
     _read_all(mounted, source)
     size = FILES * 2 * FILE_BYTES
     # The pages of the catalog are counted too. What lies between two blocks of one request is not, as it is not used.
-    assert size <= _figures(mounted).store.raw_bytes < size + 3 * 2 * FILE_BYTES
+    assert size <= figures(mounted).store.raw_bytes < size + 3 * 2 * FILE_BYTES
 
 
 def test_names_are_right(mounter: Mounter, odd_version: Made, odd_tree: Path) -> None:
@@ -206,7 +182,7 @@ def test_a_large_file_in_order_comes_from_stretches(mounter: Mounter, tmp_path: 
     Team(mounted, WORKERS - 1)
     with (mounted.directory / "large").open("rb", buffering=0) as file:
         assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
-    reads = _figures(mounted).reads
+    reads = figures(mounted).reads
     assert reads.from_stretches > 10
 
 
@@ -229,12 +205,12 @@ def test_workers_leave_a_large_file_in_order_to_the_leader(mounter: Mounter, tmp
             with team.only(worker):
                 before = _waits_of(worker)
                 reading = pool.submit(os.pread, file.fileno(), length, start)
-                _wait_until(lambda: reading.done() or _waits_of(worker) > before + LOOKS)  # noqa: B023
+                wait_until(lambda: reading.done() or _waits_of(worker) > before + LOOKS)  # noqa: B023
                 is_left = not reading.done()
             assert reading.result(30) == data[start : start + length]
             if is_left:
                 return
-            _figures(mounted)  # once it has answered, the leader knows what was read
+            figures(mounted)  # once it has answered, the leader knows what was read
     pytest.fail("a worker went on to answer")
 
 
@@ -255,14 +231,14 @@ def test_what_a_killed_worker_was_at_is_done_by_the_others(mounter: Mounter, mad
         with team.only(worker):
             mounted.hanging.touch()
             reading: Future[object] = pool.submit(_outcome, path)
-            _wait_until(lambda: "dvfs:hangs\n" in _threads(worker))
+            wait_until(lambda: "dvfs:hangs\n" in _threads(worker))
             os.kill(worker, signal.SIGKILL)
             assert team.wait_gone()
             mounted.hanging.unlink()
         assert reading.result(30) in (noise(FILE_BYTES, 33), errno.ECONNABORTED)
-    _wait_until(lambda: any("a worker ended (-9)" in line for line in mounted.log_lines("WARNING")))
+    wait_until(lambda: any("a worker ended (-9)" in line for line in mounted.log_lines("WARNING")))
     assert path.read_bytes() == noise(FILE_BYTES, 33)
-    assert _figures(mounted).daemon.workers == 1
+    assert figures(mounted).daemon.workers == 1
     assert _children(team.leader) == []
 
 
@@ -295,7 +271,7 @@ def test_workers_end_by_sigterm_while_a_file_is_open_and_the_store_hangs(mounter
         with team.only(worker):
             mounted.hanging.touch()
             reading = pool.submit(_outcome, mounted.directory / "d07" / "f070")
-            _wait_until(lambda: "dvfs:hangs\n" in _threads(worker))
+            wait_until(lambda: "dvfs:hangs\n" in _threads(worker))
         os.kill(mounted.pid, signal.SIGTERM)
         assert wait_gone(mounted.noted.pid, mounted.noted.started)
         assert team.wait_gone()
@@ -316,12 +292,12 @@ def test_an_order_is_followed_whoever_answers(mounter: Mounter, made: Made) -> N
     assert found is not None
     inodes = inodes_of(paths, os.stat(mounted.directory).st_dev)
     assert hand_in(mounted.table.control_folder(mounted.directory, mounted.pid), inodes) == FILES
-    _wait_until(lambda: _figures(mounted).store.ahead_bytes >= FILE_BYTES)
+    wait_until(lambda: figures(mounted).store.ahead_bytes >= FILE_BYTES)
     wanted_ahead = 3 * window
     for number, path in enumerate(paths):
         with team.only(worker):
             assert path.read_bytes() == noise(FILE_BYTES, number)
-        if _figures(mounted).store.ahead_bytes > wanted_ahead:
+        if figures(mounted).store.ahead_bytes > wanted_ahead:
             return
     pytest.fail("what a worker read was not taken note of")
 
@@ -329,4 +305,4 @@ def test_an_order_is_followed_whoever_answers(mounter: Mounter, made: Made) -> N
 def test_what_takes_edits_has_no_workers(mounter: Mounter, made: Made) -> None:
     mounted = mounter.rw(made, workers=WORKERS)
     assert _children(mounted.pid) == []
-    assert _figures(mounted).daemon.workers == 1
+    assert figures(mounted).daemon.workers == 1

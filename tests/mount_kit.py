@@ -1,0 +1,49 @@
+"""What tests of mounts share: files to mount, what a mount tells of itself, and waiting for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dvfs.fs.asking import Asked
+from dvfs.fs.figures import Figures
+from tests.mount.conftest import Mounted
+from tests.store.noise import noise
+
+FILE_BYTES = 20_000
+
+
+def files_of_20_kb(root: Path, number: int) -> Path:
+    """Make *number* files, ten to a directory, and return *root*: `d5/f54` where there are 100, `d05/f054` of more."""
+    width = len(str(number - 1))
+    for at in range(number):
+        file = root / f"d{at // 10:0{width - 1}}" / f"f{at:0{width}}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(noise(FILE_BYTES, at))
+    return root
+
+
+@contextmanager
+def asked(mounted: Mounted, path: Path | None = None, **options: float) -> Iterator[Asked]:
+    """Ask *mounted* for what it tells of itself."""
+    asked = Asked(mounted.table, path or mounted.directory, **options)
+    try:
+        yield asked
+    finally:
+        asked.close()
+
+
+def figures(mounted: Mounted) -> Figures:
+    """Return the figures of *mounted*."""
+    with asked(mounted) as found:
+        return found.figures()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* holds, half a minute at most."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
