@@ -2,7 +2,7 @@
 
     blocks/<xx>/<digest>   raw bytes of a block or stored bytes of a page, named by their block digest; or a range of
                            an external file, named by what it is a range of, and sealed
-    tmp/<session>-<n>      a block being written
+    tmp/<x>/<session>-<n>  a block being written
     sessions/<session>     a process that writes, or that died before it had closed the cache
     lock                   byte locks: one fetch for each block, and which sessions live
     index.sqlite           sizes and last use

@@ -26,9 +26,11 @@ from dvfs.store.cache_locks import Sessions
 from dvfs.store.cache_verified import Identity, SharedVerified
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.digest import DIGEST_SIZE, Buffer, block_digest, seal_of
+from dvfs.store.ext4 import spread_folders_in
 from dvfs.store.log_once import LogOnce
 
 SHARDS = 256
+_TEMPORARY_SHARDS = 16
 _MIN_OPEN = 16
 _MAX_OPEN = 4096
 _MAX_VERIFIED = 1 << 16
@@ -174,12 +176,16 @@ class BlockFiles:
 
         *seal*: of bytes whose digest is not *digest*, what `seal_of` gives; it is written behind them.
         """
-        temporary = f"{self._temporary}/{self._sessions.current()}-{next(self._numbers):x}"
+        number = next(self._numbers)
+        folder = f"{self._temporary}/{number % _TEMPORARY_SHARDS:x}"
+        temporary = f"{folder}/{self._sessions.current()}-{number:x}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             fd = os.open(temporary, flags, 0o666)
         except FileNotFoundError:
             os.makedirs(self._temporary, exist_ok=True)
+            spread_folders_in(self._temporary)
+            os.makedirs(folder, exist_ok=True)
             fd = os.open(temporary, flags, 0o666)
         block = OpenBlock(fd, len(data))
         try:
@@ -269,18 +275,20 @@ class BlockFiles:
 
     def remove_strays(self) -> int:
         """Remove the temporary files of dead processes; return how many. Raises OSError."""
-        try:
-            names = os.listdir(self._temporary)
-        except FileNotFoundError:
-            return 0
         removed = 0
         alive: dict[str, bool] = {}
-        for name in names:
-            session = name.partition("-")[0]
-            if session not in alive:
-                alive[session] = self._sessions.is_alive(session)
-            if not alive[session]:
-                removed += _unlink(f"{self._temporary}/{name}")
+        for shard in range(_TEMPORARY_SHARDS):
+            folder = f"{self._temporary}/{shard:x}"
+            try:
+                names = os.listdir(folder)
+            except FileNotFoundError:
+                continue
+            for name in names:
+                session = name.partition("-")[0]
+                if session not in alive:
+                    alive[session] = self._sessions.is_alive(session)
+                if not alive[session]:
+                    removed += _unlink(f"{folder}/{name}")
         return removed
 
     def _verified_bytes(

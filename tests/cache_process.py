@@ -34,6 +34,11 @@ BLOCK_BYTES = 64 << 10
 _ROOT = Path(__file__).resolve().parent.parent
 
 
+def unfinished(cache: Path) -> list[Path]:
+    """Return the temporary files of the cache folder *cache*."""
+    return [path for path in (cache / "tmp").rglob("*") if path.is_file()]
+
+
 class CacheProcess:
     """The process, from the test's side; ends with the `with` block."""
 

@@ -12,7 +12,7 @@ from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
 from dvfs.store.fetch import Fetcher
 from dvfs.store.folder import FolderBackend
-from tests.cache_process import BLOCK_BYTES, CacheProcess
+from tests.cache_process import BLOCK_BYTES, CacheProcess, unfinished
 from tests.memory_backend import store_blocks
 from tests.store.noise import noise
 
@@ -59,11 +59,11 @@ def test_after_kill_9_the_next_reader_reads_all_and_nothing_is_left(
     ) as reader:
         assert reader.answer() is None
         assert reader.wait() == -signal.SIGKILL
-    left = os.listdir(root / "tmp")
+    left = unfinished(root)
     assert (point in ("fetch:after-temp", "fetch:before-rename")) <= (left != [])
 
     cache = Cache(root, budget_bytes=BUDGET, reserve_bytes=0)
-    assert os.listdir(root / "tmp") == []
+    assert not unfinished(root)
     fetcher = Fetcher(lambda tag: store.backend, cache)
     assert [fetcher.block(ref) for ref in store.refs] == store.blocks
     fetcher.close()

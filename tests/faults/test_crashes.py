@@ -25,6 +25,7 @@ from dvfs.store.scan import ScanOptions
 from dvfs.store.staging import Staging
 from dvfs.store.store import Store
 from dvfs.store.url import open_backend
+from tests.cache_process import unfinished
 from tests.fault_kit import Content, Machine, content_of, opened, publish, read_all, write_tree
 from tests.fault_process import FaultProcess, Processes, task
 from tests.faulty import Faulty
@@ -269,12 +270,12 @@ def test_after_a_daemon_was_killed_the_next_mount_reads_all(work: Work, point: s
         assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
         assert daemon.end().was_killed
         assert is_dead(directory)
-        left = os.listdir(machine.cache / "tmp")
+        left = unfinished(machine.cache)
         assert left or point not in ("fetch:after-temp", "fetch:before-rename")
 
         with machine.mounted(version) as mount:
             assert mount.directory == directory
-            assert os.listdir(machine.cache / "tmp") == []
+            assert not unfinished(machine.cache)
             assert content_of(mount.directory) == work.expected
     finally:
         if mounted_at(directory) is not None:
@@ -288,9 +289,9 @@ def test_what_a_killed_reader_left_goes_with_a_verify(work: Work, tmp_path: Path
         version = publish(store, work.source).id
     machine = Machine(tmp_path / "reader", work.url)
     assert run("read", machine.folder, work.url, id=version, crash=["fetch:before-rename", 5]).was_killed
-    assert len(os.listdir(machine.cache / "tmp")) == 1
+    assert len(unfinished(machine.cache)) == 1
     assert machine.run("cache", "verify").returncode == 0
-    assert os.listdir(machine.cache / "tmp") == []
+    assert not unfinished(machine.cache)
 
 
 def test_no_crash_of_a_writer_damages_what_is_finished(work_anywhere: Work, tmp_path: Path, run: Processes) -> None:

@@ -26,7 +26,7 @@ from dvfs.store.cache import Cache
 from dvfs.store.cache_budget import DiskSpace, default_budget, default_reserve, disk_space
 from dvfs.store.digest import block_digest
 from dvfs.store.errors import Internal
-from tests.cache_process import BLOCK_BYTES, CacheProcess
+from tests.cache_process import BLOCK_BYTES, CacheProcess, unfinished
 from tests.memory_backend import MemoryBackend, store_blocks
 from tests.store.noise import noise
 
@@ -369,20 +369,21 @@ def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: P
     with open_cache(tmp_path) as living:
         assert living.put(block_digest(data), data)
         session = os.listdir(tmp_path / "sessions")[0]
-        used = tmp_path / "tmp" / f"{session}-ff"
+        used = tmp_path / "tmp" / "0" / f"{session}-ff"
         used.write_bytes(b"being written")
-        stray = tmp_path / "tmp" / "123456789abcdef-0"
+        (tmp_path / "tmp" / "1").mkdir()
+        stray = tmp_path / "tmp" / "1" / "123456789abcdef-0"
         stray.write_bytes(b"left")
-        odd = tmp_path / "tmp" / "odd"
+        odd = tmp_path / "tmp" / "0" / "odd"
         odd.write_bytes(b"left")
         with open_cache(tmp_path):
-            assert os.listdir(tmp_path / "tmp") == [used.name]
+            assert unfinished(tmp_path) == [used]
             assert living.verify().strays == 0
     with open_cache(tmp_path) as later:
-        assert os.listdir(tmp_path / "tmp") == []
+        assert not unfinished(tmp_path)
         stray.write_bytes(b"left")
         assert later.verify().strays == 1
-        assert os.listdir(tmp_path / "tmp") == []
+        assert not unfinished(tmp_path)
 
 
 # -- the budget
@@ -605,7 +606,7 @@ def test_a_full_disk_stores_no_more_and_says_so_once(tmp_path: Path, caplog: pyt
         stored = {digest for digest, data in blocks.items() if cache.put(digest, data)}
         assert len(stored) < 16
         assert {digest for digest in blocks if cache.get(digest) == blocks[digest]} == stored
-        assert os.listdir(root / "tmp") == []
+        assert not unfinished(root)
         puts = [line for line in lines(caplog) if "cannot store" in line]
         assert len(puts) == 1
         assert str(root) in puts[0]
@@ -621,7 +622,7 @@ def test_a_file_size_limit_is_no_error(tmp_path: Path, caplog: pytest.LogCapture
             assert not cache.put(block_digest(data), data)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert os.listdir(tmp_path / "tmp") == []
+        assert not unfinished(tmp_path)
         assert cache.put(block_digest(data), data)
     assert len(lines(caplog)) == 1
 
@@ -651,7 +652,7 @@ def test_a_read_only_folder_serves_reads(tmp_path: Path, caplog: pytest.LogCaptu
     with open_cache(root) as cache:
         for digest, data in blocks.items():
             assert cache.put(digest, data)
-    (root / "tmp" / "123456789abcdef-0").write_bytes(b"left")
+    (root / "tmp" / "0" / "123456789abcdef-0").write_bytes(b"left")
     with read_only(root), open_cache(root) as cache:
         assert all(cache.get(digest) == data for digest, data in blocks.items())
         data = noise(SMALL, 50)
@@ -746,3 +747,20 @@ def test_a_cache_made_before_a_fork_serves_the_children(tmp_path: Path) -> None:
         assert process.answer() == {"failed": 0}
     with open_cache(tmp_path) as cache:
         assert cache.info().blocks == 2
+
+
+def test_what_is_written_is_spread_over_folders_far_from_each_other(tmp_path: Path) -> None:
+    with open_cache(tmp_path) as cache:
+        for digest, data in make_blocks(32).items():
+            assert cache.put(digest, data)
+    folders = [path for path in (tmp_path / "tmp").iterdir() if path.is_dir()]
+    assert len(folders) == 16
+    if shutil.which("lsattr") and file_system_of(tmp_path) == "ext4":
+        shown = subprocess.run(["lsattr", "-d", str(tmp_path / "tmp")], capture_output=True, text=True, check=True)
+        assert "T" in shown.stdout.split()[0]
+
+
+def file_system_of(path: Path) -> str:
+    """Return the type of the file system that *path* is on."""
+    shown = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, check=True)
+    return shown.stdout.strip().replace("ext2/ext3", "ext4")
