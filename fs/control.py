@@ -1,79 +1,24 @@
-"""The control sockets of a mount: requests and answers, a line of JSON each.
+"""The control sockets of a mount, from the side of who asks: requests and answers, a line of JSON each.
 
 Each mount has one in a folder of its own, a writable one another in the overlay's folder; only their user can enter
 these. A path of any length is reached through the folder's descriptor: a socket's own may have 107 bytes only.
+Who answers is `control_server`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import select
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import trio
-
-from dvfs.store.errors import DvfsError, Internal, Unavailable, described, error_from
-
-_log = logging.getLogger(__name__)
+from dvfs.store.errors import Unavailable, error_from
 
 SOCKET = "control"
-_MOST_BYTES = 1 << 20
-
-Handler = Callable[..., Awaitable[dict[str, Any]]]
-
-
-async def serve_control(
-    folder: Path, handlers: Mapping[str, Handler], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Answer requests at the socket in *folder* by *handlers*, each called with the fields of its request, for good."""
-    path = folder / SOCKET
-    path.unlink(missing_ok=True)
-    with _short(folder) as short:
-        listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        await listener.bind(short)
-        listener.listen()
-    try:
-        task_status.started()
-        async with trio.open_nursery() as nursery:
-            while True:
-                connection, _ = await listener.accept()
-                nursery.start_soon(_answer_all, trio.SocketStream(connection), handlers)
-    finally:
-        listener.close()
-        path.unlink(missing_ok=True)
-
-
-async def _answer_all(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
-    buffer = bytearray()
-    try:
-        async with stream:
-            async for data in stream:
-                buffer += data
-                while b"\n" in buffer:
-                    line, _, rest = buffer.partition(b"\n")
-                    buffer = bytearray(rest)
-                    await stream.send_all(json.dumps(await _answer(bytes(line), handlers)).encode() + b"\n")
-                if len(buffer) > _MOST_BYTES:
-                    return
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # whoever asked is gone
-
-
-async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any]:
-    try:
-        request = json.loads(line)
-        return await handlers[request.pop("call")](**request)
-    except DvfsError as exc:
-        return {"error": described(exc)}
-    except Exception as exc:
-        _log.exception("a request at the control socket failed")
-        return {"error": described(Internal(f"{type(exc).__name__}: {exc}"))}
 
 
 class Control:
@@ -87,7 +32,7 @@ class Control:
         self._socket.settimeout(timeout_seconds)
         self._timeout_seconds = timeout_seconds
         try:
-            with _short(folder) as short:
+            with short_path(folder) as short:
                 self._socket.connect(short)
         except OSError as exc:
             self._socket.close()
@@ -126,8 +71,8 @@ class Control:
 
 
 @contextmanager
-def _short(folder: Path) -> Iterator[str]:
-    """A short path of the socket in *folder*."""
+def short_path(folder: Path) -> Iterator[str]:
+    """Return a short path of the socket in *folder*, good until the `with` block ends."""
     handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{handle}/{SOCKET}"

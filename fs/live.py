@@ -12,7 +12,7 @@ from typing import Any
 
 import pyfuse3
 
-from dvfs.fs.control import Handler
+from dvfs.fs.control_server import Handler
 from dvfs.fs.overlay import layers
 from dvfs.fs.overlay.discarding import Forgotten, Plan, apply, discard, discard_all, names_of, plan
 from dvfs.fs.overlay.editing import Editing

@@ -10,12 +10,15 @@ import os
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dvfs.fs.control import Control, Handler
-from dvfs.fs.prefetch import Prefetcher
-from dvfs.fs.threads import Threads
+from dvfs.fs.control import Control
 from dvfs.store.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from dvfs.fs.control_server import Handler
+    from dvfs.fs.prefetch import Prefetcher
+    from dvfs.fs.threads import Threads
 
 _PREFIX = "order-"
 

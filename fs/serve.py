@@ -20,7 +20,7 @@ from urllib.parse import quote
 import trio
 
 from dvfs.fs import zeroopen
-from dvfs.fs.control import serve_control
+from dvfs.fs.control_server import serve_control
 from dvfs.fs.first_reads import FirstReads
 from dvfs.fs.leading import Leader
 from dvfs.fs.mountinfo import mounted_at

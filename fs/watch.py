@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dvfs.fs.control import Handler
 from dvfs.fs.figures import Blocks, CacheUse, Daemon, Figures, Prefetching, Reads, Requests
 
 if TYPE_CHECKING:
+    from dvfs.fs.control_server import Handler
     from dvfs.fs.leading import Leader
     from dvfs.fs.operations import VersionOperations
     from dvfs.fs.source import MountedSource

@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from dvfs.fs import zeroopen
-from dvfs.fs.control import Handler
+from dvfs.fs.control_server import Handler
 from dvfs.fs.leading import received
 from dvfs.fs.notes import Board, Notes
 from dvfs.fs.options import MountOptions

@@ -37,6 +37,26 @@ def test_nothing_heavy_is_loaded_for_little(dvfs: Program, words: list[str]) -> 
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
 
 
+def test_who_asks_a_mount_loads_nothing_that_mounts(dvfs: Program) -> None:
+    code = (
+        "import sys, dvfs.fs.asking, dvfs.fs.orders, dvfs.fs.overlay.committing, dvfs.fs.watch; "
+        "print([name for name in ('pyfuse3', 'trio') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=dvfs.environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_unreachable_objects_are_first_looked_for_when_many_were_made(dvfs: Program) -> None:
+    code = (
+        "import gc; from dvfs.cli.main import collect_later; usual = gc.get_threshold(); collect_later(); "
+        "runs = []; gc.callbacks.append(lambda phase, info: runs.append(phase)); "
+        "kept = [[] for _ in range(40_000)]; before = len(runs); kept += [[] for _ in range(40_000)]; "
+        "print(before, len(runs) > 0, gc.get_threshold() == usual, gc.get_freeze_count() > 40_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=dvfs.environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "0 True True True\n"
+
+
 def commands() -> dict[str, click.Command]:
     ctx = click.Context(program, info_name="dvfs")
     found = {}
