@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dvfs.fs import memory
 from dvfs.fs.first_reads import FirstReads
 from dvfs.fs.mountinfo import canonical
 from dvfs.fs.mountpoint import check_machine
@@ -109,6 +110,7 @@ def mount_foreground(
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     options = _checked(options)
+    memory.use_again()
     _run(options, open_version, on_ready, log=None, workers=_workers(options, open_same, lambda: None))
 
 
@@ -220,6 +222,7 @@ def _be_daemon(options: MountOptions, open_version: OpenVersion, open_same: Open
     try:
         os.setsid()
         os.chdir("/")
+        memory.use_again()
         log = Mounts(options.state_dir).log_path(options.directory)
 
         def report(ready: Ready) -> None:
