@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-READ_AHEAD_BYTES = 32 << 20
+READ_AHEAD_BYTES = 64 << 20
 
 _CORES_A_WORKER = 8
 _MOST_WORKERS = 4

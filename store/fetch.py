@@ -59,10 +59,9 @@ class Fetcher:
 
     *parallel*: most requests at a time, of which a quarter (at least one, of several) is left to callers that wait.
     *coalesce_gap_bytes*: two blocks of a pack that lie no further apart are fetched in one request.
-    *request_bytes*: longest background request; it is reached only when the queue is so long that all threads have
-    enough to do, and *min_request_bytes* is what is fetched at once anyway. *demand_bytes*: how long the request of
-    a caller may become by wanted neighbours. *memory_bytes*: blocks kept in memory when the cache cannot store them.
-    *queue_blocks*: most blocks wanted at a time.
+    *request_bytes*: longest background request: each one costs both ends as much as a megabyte or two of its bytes.
+    *demand_bytes*: how long the request of a caller may become by wanted neighbours. *memory_bytes*: blocks kept in
+    memory when the cache cannot store them. *queue_blocks*: most blocks wanted at a time.
     """
 
     def __init__(
@@ -74,7 +73,6 @@ class Fetcher:
         parallel: int = 16,
         coalesce_gap_bytes: int = 256 << 10,
         request_bytes: int = 8 << 20,
-        min_request_bytes: int = 2 << 20,
         demand_bytes: int = 2 << 20,
         memory_bytes: int = 64 << 20,
         queue_blocks: int = 1 << 16,
@@ -86,7 +84,6 @@ class Fetcher:
         self._background = max(1, self._parallel - max(1, self._parallel // 4))
         self._gap_bytes = coalesce_gap_bytes
         self._request_bytes = request_bytes
-        self._min_request_bytes = min_request_bytes
         self._demand_bytes = demand_bytes
         self._once = LogOnce(_log)
 
@@ -354,7 +351,7 @@ class Fetcher:
                 self._idle -= 1
                 if self._closed:
                     return
-                refs = self._depart(self._queue.take_run(self._share()), flights)
+                refs = self._depart(self._queue.take_run(self._request_bytes), flights)
                 self._busy += 1
                 self._busy_background += 1
                 if self._queue:
@@ -386,11 +383,6 @@ class Fetcher:
 
     def _may_work(self) -> bool:
         return bool(self._queue) and not self._waiting and self._busy < self._background
-
-    def _share(self) -> int:
-        """Return how long a request may be for the queue to keep all requests that may run busy."""
-        share = self._queue.stored_bytes // (self._background - self._busy)
-        return min(max(share, self._min_request_bytes), self._request_bytes)
 
     # -- both
 

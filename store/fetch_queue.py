@@ -27,8 +27,6 @@ class WantedBlocks:
         self._others: dict[bytes, BlockRef] = {}
         self._sparing: set[bytes] = set()
         self._packs: dict[tuple[int, bytes], list[_Place]] = {}
-        self.stored_bytes = 0
-        """Stored bytes of all blocks in the queue."""
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._others)
@@ -49,7 +47,6 @@ class WantedBlocks:
         if sparing:
             self._sparing.add(ref.digest)
         insort(self._packs.setdefault((ref.storage, ref.pack), []), (ref.offset, ref.digest))
-        self.stored_bytes += ref.stored
         return True
 
     def take(self, digest: bytes) -> BlockRef | None:
@@ -63,7 +60,6 @@ class WantedBlocks:
         del places[bisect_left(places, (ref.offset, digest))]
         if not places:
             del self._packs[pack]
-        self.stored_bytes -= ref.stored
         return ref
 
     def take_run(self, max_bytes: int) -> list[BlockRef]:
@@ -111,7 +107,6 @@ class WantedBlocks:
         self._others.clear()
         self._sparing.clear()
         self._packs.clear()
-        self.stored_bytes = 0
 
     def _gap_at(self, ref: BlockRef) -> int:
         return min(self._gap_bytes, ref.stored) if ref.digest in self._sparing else self._gap_bytes

@@ -405,7 +405,7 @@ def test_who_waits_for_an_interrupted_caller_fetches_itself(setup: Setup) -> Non
 
 def test_parallel_requests_are_bounded(setup: Setup) -> None:
     gate = setup.backend.on_get = Gate()
-    fetcher = setup.fetcher(parallel=4, min_request_bytes=1, request_bytes=1, demand_bytes=1)
+    fetcher = setup.fetcher(parallel=4, request_bytes=1, demand_bytes=1)
     fetcher.want(setup.refs[:8])
     gate.wait_inside(3)  # one turn is left to callers
     with ThreadPoolExecutor(8) as pool:
@@ -436,7 +436,7 @@ def test_a_gap_splits_a_request_and_so_does_its_length(setup: Setup) -> None:
     refs = store_blocks(setup.backend, setup.blocks, seed=1, gap_bytes=100)
     setup.fetcher().block(refs[0])  # the cache has it: nobody fetches it again
     setup.backend.gets.clear()
-    fetcher = setup.fetcher(coalesce_gap_bytes=100, request_bytes=6 * 8 * KIB, min_request_bytes=6 * 8 * KIB)
+    fetcher = setup.fetcher(coalesce_gap_bytes=100, request_bytes=6 * 8 * KIB)
     fetcher.want([refs[number] for number in (0, 1, 2, 4, 6, 7, 8, 9, 10, 11, 12)])
     assert fetcher.wait_idle(60)
     step = 8 * KIB + 100
@@ -448,19 +448,9 @@ def test_a_gap_splits_a_request_and_so_does_its_length(setup: Setup) -> None:
     ]
 
 
-def test_a_long_queue_makes_long_requests_and_a_short_one_parallel_ones(setup: Setup) -> None:
-    gate = setup.backend.on_get = Gate()
-    fetcher = setup.fetcher(parallel=5, min_request_bytes=8 * KIB)
-    fetcher.want(setup.refs)
-    gate.wait_inside(4)
-    gate.open()
-    assert fetcher.wait_idle(60)
-    assert [length for _, _, length in setup.backend.gets] == [4 * 8 * KIB] * 4
-
-
 def test_a_wanted_block_that_is_asked_for_does_not_wait_for_the_queue(setup: Setup) -> None:
     gate = setup.backend.on_get = Gate()
-    fetcher = setup.fetcher(parallel=2, min_request_bytes=1, request_bytes=1, demand_bytes=1)
+    fetcher = setup.fetcher(parallel=2, request_bytes=1, demand_bytes=1)
     fetcher.want(setup.refs[:8])
     gate.wait_inside(1)
     with ThreadPoolExecutor(1) as pool:
@@ -474,7 +464,7 @@ def test_a_wanted_block_that_is_asked_for_does_not_wait_for_the_queue(setup: Set
 
 def test_a_caller_goes_before_the_queue(setup: Setup) -> None:
     gate = setup.backend.on_get = Gate()
-    fetcher = setup.fetcher(parallel=1, min_request_bytes=1, request_bytes=1, demand_bytes=1)
+    fetcher = setup.fetcher(parallel=1, request_bytes=1, demand_bytes=1)
     fetcher.want(setup.refs[:4])
     gate.wait_inside(1)
     with ThreadPoolExecutor(1) as pool:
@@ -488,7 +478,7 @@ def test_a_caller_goes_before_the_queue(setup: Setup) -> None:
 
 def test_wanted_neighbours_ride_along_with_a_caller(setup: Setup) -> None:
     gate = setup.backend.on_get = Gate()
-    fetcher = setup.fetcher(parallel=2, min_request_bytes=1, request_bytes=1, demand_bytes=4 * 8 * KIB)
+    fetcher = setup.fetcher(parallel=2, request_bytes=1, demand_bytes=4 * 8 * KIB)
     fetcher.want([setup.refs[number] for number in (0, 9, 11, 12, 13, 14)])
     gate.wait_inside(1)
     with ThreadPoolExecutor(2) as pool:
@@ -510,7 +500,7 @@ def test_wanted_neighbours_ride_along_with_a_caller(setup: Setup) -> None:
 
 def test_wanting_is_bounded_and_urgent_blocks_come_first(setup: Setup) -> None:
     gate = setup.backend.on_get = Gate()
-    fetcher = setup.fetcher(parallel=1, min_request_bytes=1, request_bytes=1, queue_blocks=4)
+    fetcher = setup.fetcher(parallel=1, request_bytes=1, queue_blocks=4)
     fetcher.want(setup.refs[:1], urgent=False)
     gate.wait_inside(1)
     assert fetcher.want(setup.refs[1:4], urgent=False) == 3
@@ -525,7 +515,7 @@ def test_what_goes_wrong_in_the_background_is_logged_once_and_dropped(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
     setup.backend.on_get = _raise(Unavailable("the store is gone"))
-    fetcher = setup.fetcher(min_request_bytes=1, request_bytes=1)
+    fetcher = setup.fetcher(request_bytes=1)
     fetcher.want(setup.refs)
     assert fetcher.wait_idle(60)
     assert fetcher.stats().errors == 16
@@ -553,7 +543,7 @@ def test_threads_come_with_the_first_wanted_block_and_end_with_close(setup: Setu
 
 def test_unwanted_blocks_are_not_fetched(setup: Setup) -> None:
     gate = setup.backend.on_get = Gate()
-    fetcher = setup.fetcher(parallel=1, min_request_bytes=1, request_bytes=1)
+    fetcher = setup.fetcher(parallel=1, request_bytes=1)
     fetcher.want(setup.refs)
     gate.wait_inside(1)
     fetcher.unwant_all()
@@ -656,14 +646,14 @@ def test_a_run_grows_to_both_sides_within_gap_and_length() -> None:
     refs = [_ref(offset) for offset in (0, 10, 25, 35, 51, 61)]
     for ref in [refs[2], *refs[:2], *refs[3:], _ref(45, pack=1)]:
         assert queue.add(ref, urgent=False)
-    assert queue.stored_bytes == 70
+    assert len(queue) == 7
     assert queue.take_run(45) == refs[:4]
     assert queue.take_run(10) == [refs[4]]
     assert len(queue) == 2
     assert queue.take_run(1) == [refs[5]]
     assert queue.take_run(1) == [_ref(45, pack=1)]
     assert queue.take_run(1) == []
-    assert queue.stored_bytes == 0
+    assert len(queue) == 0
 
 
 def test_blocks_far_apart_are_requested_apart() -> None:
