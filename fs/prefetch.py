@@ -37,8 +37,11 @@ _log = logging.getLogger(__name__)
 _FILL_BATCH_BLOCKS = 1024
 SAMPLE_FILES = 80
 """Who reads fewer than one file in so many reads a sample, of which nobody knows that more will be read."""
+FIRST_FILES = 256
+"""So many files, about the first batches of a data loader, are fetched each by itself where reads look random: their
+readers wait, and the rest of their blocks comes with the whole version."""
 SAMPLE_BYTES = 8
-"""Once one byte in so many was fetched, it is a sample no more: small files bring their blocks."""
+"""Once one byte in so many was fetched, it is a sample no more."""
 _LARGE_FILE_BYTES = 16 << 20
 """Reads at random inside such a file are no sample of files."""
 ORDER_WINDOW_BYTES = 256 << 20
@@ -189,6 +192,9 @@ class Prefetcher:
                 self._run(self._judge)
         elif is_random and not self._fills and (is_inside or self._is_more_than_a_sample()):
             self._begin_fill()
+        if self._holds_all:
+            is_first = is_random and self._begun < FIRST_FILES and not is_inside
+            self._own_ranges.fetch_alone(Alone.EACH if is_first else Alone.NONE)
 
     def _is_more_than_a_sample(self) -> bool:
         tree = self._source.tree

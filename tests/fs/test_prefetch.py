@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dvfs.fs.prefetch import INNER_BYTES, Prefetch, Prefetcher
+from dvfs.fs.own_ranges import Alone, OwnRanges
+from dvfs.fs.prefetch import FIRST_FILES, INNER_BYTES, Prefetch, Prefetcher
 from dvfs.fs.readahead import RANDOM_READS
 from dvfs.fs.view import blocking_view, identity_of, nowait_view
 from dvfs.store.cache import Cache
@@ -59,8 +60,9 @@ class Opened:
         self.cache = Cache(folder, budget_bytes=budget_bytes, reserve_bytes=0)
         self.version: Version = made.open(self.cache, wrap=self._metered)
         identity = identity_of(opened(self.version))
-        self.waiting = blocking_view(self.version, identity)
-        self.nowait = nowait_view(self.version, identity)
+        self.own_ranges = OwnRanges(self.version.fetcher.cached, Alone.NONE)
+        self.waiting = blocking_view(self.version, identity, own_ranges=self.own_ranges)
+        self.nowait = nowait_view(self.version, identity, own_ranges=self.own_ranges)
         budget = self.version.cache.info().budget_bytes
         self.prefetcher = Prefetcher(
             self.version,
@@ -69,6 +71,7 @@ class Opened:
             budget_bytes=lambda: budget,
             tail=self.version.root.tail,
             inner_bytes=inner_bytes,
+            own_ranges=self.own_ranges,
         )
 
     def _metered(self, inner: object) -> Metered:
@@ -86,6 +89,10 @@ class Opened:
             waited = True
         self.prefetcher.note_read(inode, file, start, length, waited=waited)
         self.waiting.read(inode, start, length)
+
+    def fetches_alone(self) -> bool:
+        """Tell whether small files are fetched each by itself."""
+        return self.own_ranges.alone is Alone.EACH
 
     def cached(self) -> int:
         """Return how many blocks of files are cached."""
@@ -182,6 +189,31 @@ def test_auto_does_not_fill_for_a_sample(many: Made, tmp_path: Path) -> None:
         for inode in order[sample : 4 * sample]:
             it.read(inode, 0, 8_000)
         assert it.prefetcher.is_filling
+        number = all_blocks(it)
+        wait_until(lambda: it.cached() == number)
+    finally:
+        it.close()
+
+
+def test_the_first_files_that_are_read_at_random_come_alone(many: Made, tmp_path: Path) -> None:
+    it = Opened(many, tmp_path / "cache", Prefetch.AUTO)
+    try:
+        it.prefetcher.start()
+        order = ((number * 1009) % MANY + 2 for number in range(MANY))
+        begun = 0
+        while not it.fetches_alone():
+            it.read(next(order), 0, 8_000)
+            begun += 1
+        assert RANDOM_READS <= begun < MANY // 80
+        before = it.cached()
+        it.read(next(order), 0, 8_000)
+        assert it.cached() == before  # no block: the file has one of its own
+        for _ in range(begun + 2, FIRST_FILES):
+            it.read(next(order), 0, 8_000)
+        assert it.prefetcher.is_filling
+        assert it.fetches_alone()
+        it.read(next(order), 0, 8_000)
+        assert not it.fetches_alone()
         number = all_blocks(it)
         wait_until(lambda: it.cached() == number)
     finally:
