@@ -102,6 +102,8 @@ class Opened:
 
     def close(self) -> None:
         self.prefetcher.stop()
+        # One that still walks the catalog would use the cache after it is closed, which then begins anew.
+        wait_until(lambda: not any(thread.name == "dvfs-prefetch" for thread in threading.enumerate()))
         self.version.close()
         self.cache.close()
 
