@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-READ_AHEAD_BYTES = 64 << 20
+from dvfs.fs.readahead import MAX_WINDOW_BYTES
 
 _CORES_A_WORKER = 8
 _MOST_WORKERS = 4
@@ -38,7 +38,7 @@ class MountOptions:
     allow_other: bool = False
     subdir: bytes = b""
     prefetch: str = "auto"
-    read_ahead_bytes: int = READ_AHEAD_BYTES
+    read_ahead_bytes: int = MAX_WINDOW_BYTES
     fuse_options: tuple[str, ...] = ()
     zero_open: bool = True
     writable: bool = False

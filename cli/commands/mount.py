@@ -83,7 +83,8 @@ def command(
     """
     from dvfs.fs.mount import mount_daemon, mount_foreground
     from dvfs.fs.mountinfo import canonical
-    from dvfs.fs.options import READ_AHEAD_BYTES, MountOptions, workers_for
+    from dvfs.fs.options import MountOptions, workers_for
+    from dvfs.fs.readahead import MAX_WINDOW_BYTES
 
     dataset, directory = _named(words, dataset_id)
     if overlay is not None and not writable:
@@ -108,7 +109,7 @@ def command(
         allow_other=allow_other,
         subdir=os.fsencode(subdir).strip(b"/"),
         prefetch=prefetch,
-        read_ahead_bytes=READ_AHEAD_BYTES if read_ahead is None else read_ahead,
+        read_ahead_bytes=MAX_WINDOW_BYTES if read_ahead is None else read_ahead,
         fuse_options=tuple(option for given in fuse_options for option in given.split(",") if option),
         writable=writable,
         workers=config.workers or workers_for(len(os.sched_getaffinity(0))),
