@@ -40,6 +40,10 @@ SAMPLE_FILES = 80
 FIRST_FILES = 256
 """So many files, about the first batches of a data loader, are fetched each by itself where reads look random: their
 readers wait, and the rest of their blocks comes with the whole version."""
+HEAD_START_SHARE = 32
+HEAD_START_BYTES = 128 << 20
+"""So much of a version, one part in so many at most, is fetched as soon as reads look random, sample or not: readers
+whose first files come each by itself leave the wire time for it."""
 SAMPLE_BYTES = 8
 """Once one byte in so many was fetched, it is a sample no more."""
 _LARGE_FILE_BYTES = 16 << 20
@@ -102,6 +106,7 @@ class Prefetcher:
         self._works = False
         self._stop = threading.Event()
         self._fills = False
+        self._whole = threading.Event()  # the whole version is wanted, and not its beginning alone; or all ends
         self._is_judging = False
         self._holds_all: bool | None = None
         self._begun = 0
@@ -123,10 +128,12 @@ class Prefetcher:
             self._run(self._replay)
         if self._mode is Prefetch.ALL:
             self._begin_fill()
+            self._whole.set()
 
     def stop(self) -> None:
         """End soon; nothing is wanted after it but what a thread is at."""
         self._stop.set()
+        self._whole.set()
         self._is_off = True
         self._jobs.put(None)
         with self._order_lock:
@@ -155,7 +162,7 @@ class Prefetcher:
     @property
     def is_filling(self) -> bool:
         """Whether the whole version is being fetched, or was."""
-        return self._fills
+        return self._fills and self._whole.is_set()
 
     def note_read(self, inode: int, file: File, start: int, length: int, *, waited: bool) -> None:
         """Take note of a read of *file*, which *waited* or was served at once. Never blocks."""
@@ -184,17 +191,19 @@ class Prefetcher:
 
     def _note_whether_random(self, *, is_inside: bool) -> None:
         is_random = self._ahead.looks_random
-        if self._holds_all is False:
-            self._own_ranges.fetch_alone(Alone.EACH if is_random else Alone.NONE)
-        elif is_random and self._holds_all is None:
-            if not self._is_judging:
+        if self._holds_all is None:
+            if is_random and not self._is_judging:
                 self._is_judging = True
                 self._run(self._judge)
-        elif is_random and not self._fills and (is_inside or self._is_more_than_a_sample()):
-            self._begin_fill()
+            return
+        comes_alone = is_random
         if self._holds_all:
-            is_first = is_random and self._begun < FIRST_FILES and not is_inside
-            self._own_ranges.fetch_alone(Alone.EACH if is_first else Alone.NONE)
+            if is_random and not self._whole.is_set():
+                self._begin_fill()
+                if is_inside or self._is_more_than_a_sample():
+                    self._whole.set()
+            comes_alone = is_random and self._begun < FIRST_FILES
+        self._own_ranges.fetch_alone(Alone.EACH if comes_alone else Alone.NONE)
 
     def _is_more_than_a_sample(self) -> bool:
         tree = self._source.tree
@@ -285,9 +294,14 @@ class Prefetcher:
         self._holds_all = size <= budget
 
     def _fill(self) -> None:
-        _log.info("fetching the whole version, %d bytes", self._source.tree.size)
-        blocks = itertools.chain.from_iterable(blocks for _, blocks in self._blocks(0))
-        self._fill_with(blocks, self._budget_bytes())
+        size, budget = self._source.tree.size, self._budget_bytes()
+        blocks = _distinct(blocks for _, blocks in self._blocks(0))
+        head_start = min(size // HEAD_START_SHARE, HEAD_START_BYTES)
+        self._fill_with(_first_bytes(blocks, head_start), budget)
+        self._whole.wait()
+        if not self._stop.is_set():
+            _log.info("fetching the whole version, %d bytes", size)
+            self._fill_with(blocks, budget - head_start)
 
     def _replay(self) -> None:
         try:
@@ -298,23 +312,18 @@ class Prefetcher:
             budget = self._budget_bytes()
             _log.info("fetching %d files that were read before", len(ranks))
             self._own_ranges.fetch_alone(alone_for(len(ranks), self._source, budget))
-            blocks = itertools.chain.from_iterable(blocks for _, blocks in self._files.blocks(ranks))
-            self._fill_with(blocks, budget, in_order=True)
+            self._fill_with(_distinct(blocks for _, blocks in self._files.blocks(ranks)), budget, in_order=True)
         finally:
             self._is_replaying = False
 
     def _fill_with(self, blocks: Iterable[BlockRef], budget: int, *, in_order: bool = False) -> None:
         """Want *blocks* until they fill the *budget*, a batch at a time in the order of packs, or all *in_order*."""
         batch: list[BlockRef] = []
-        seen: set[bytes] = set()
         wanted = 0
         for block in blocks:
-            if block.digest in seen:
-                continue
             wanted += block.raw
             if wanted > budget or self._stop.is_set():
                 break  # more would push out what came first
-            seen.add(block.digest)
             batch.append(block)
             if len(batch) >= _FILL_BATCH_BLOCKS:
                 self._want_all(batch, in_order)
@@ -367,3 +376,19 @@ class Prefetcher:
             and tail.offset <= ref.offset
             and ref.offset + ref.stored <= tail.offset + tail.stored
         )
+
+
+def _distinct(files: Iterable[Iterable[BlockRef]]) -> Iterator[BlockRef]:
+    """Yield the blocks of *files*, each once."""
+    seen: set[bytes] = set()
+    for block in itertools.chain.from_iterable(files):
+        if block.digest not in seen:
+            seen.add(block.digest)
+            yield block
+
+
+def _first_bytes(blocks: Iterator[BlockRef], size: int) -> Iterator[BlockRef]:
+    """Take blocks off *blocks* until they have *size* bytes."""
+    while size > 0 and (block := next(blocks, None)) is not None:
+        size -= block.raw
+        yield block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dvfs.fs.own_ranges import Alone, OwnRanges
-from dvfs.fs.prefetch import FIRST_FILES, INNER_BYTES, Prefetch, Prefetcher
-from dvfs.fs.readahead import RANDOM_READS
+from dvfs.fs.prefetch import FIRST_FILES, HEAD_START_SHARE, INNER_BYTES, Prefetch, Prefetcher
+from dvfs.fs.readahead import FIRST_WINDOW_BYTES, RANDOM_READS
 from dvfs.fs.view import blocking_view, identity_of, nowait_view
 from dvfs.store.cache import Cache
 from dvfs.store.catalog.boundary import Boundaries
@@ -96,9 +97,7 @@ class Opened:
 
     def cached(self) -> int:
         """Return how many blocks of files are cached."""
-        tree = self.version.tree
-        blocks = {block.digest for _, _, entry in tree.scan() if entry.is_file for block in self.version.blocks(entry)}
-        return sum(self.cache.has(digest) for digest in blocks)
+        return sum(self.cache.has(digest) for digest in ordered_blocks(self))
 
     def close(self) -> None:
         self.prefetcher.stop()
@@ -128,9 +127,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def ordered_blocks(it: Opened) -> list[bytes]:
+    """Return the digests of the blocks of files, in catalog order."""
+    files = (entry for _, _, entry in it.version.tree.scan() if entry.is_file)
+    return list(dict.fromkeys(block.digest for entry in files for block in it.version.blocks(entry)))
+
+
 def all_blocks(it: Opened) -> int:
-    tree = it.version.tree
-    return len({block for _, _, entry in tree.scan() if entry.is_file for block in it.version.blocks(entry)})
+    return len(ordered_blocks(it))
 
 
 def test_all_fills_the_version(open_it: Callable[..., Opened]) -> None:
@@ -207,7 +211,10 @@ def test_the_first_files_that_are_read_at_random_come_alone(many: Made, tmp_path
             it.read(next(order), 0, 8_000)
             begun += 1
         assert RANDOM_READS <= begun < MANY // 80
+        head = ordered_blocks(it)[: all_blocks(it) // HEAD_START_SHARE + 1]
+        wait_until(lambda: all(it.cache.has(digest) for digest in head))  # it comes whatever is read
         before = it.cached()
+        assert before <= begun + len(head)
         it.read(next(order), 0, 8_000)
         assert it.cached() == before  # no block: the file has one of its own
         for _ in range(begun + 2, FIRST_FILES):
@@ -237,8 +244,11 @@ def test_a_file_read_in_order_is_there_before_its_reader(open_it: Callable[..., 
     it.read(found.inode, 0, 64 * KIB)
     it.read(found.inode, 64 * KIB, 64 * KIB)
     file = it.waiting.file(found.inode)
-    rest = list(it.version.blocks(it.version.tree.select(file.rank)[1]))[8:24]
-    wait_until(lambda: all(it.version.fetcher.cached(block) for block in rest))
+    blocks = list(it.version.blocks(it.version.tree.select(file.rank)[1]))
+    ends = list(itertools.accumulate(block.raw for block in blocks))
+    ahead = [block for block, end in zip(blocks, ends, strict=True) if 128 * KIB < end <= FIRST_WINDOW_BYTES]
+    assert len(ahead) > 4
+    wait_until(lambda: all(it.version.fetcher.cached(block) for block in ahead))
     assert not it.prefetcher.is_filling
 
 
