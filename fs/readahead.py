@@ -24,6 +24,10 @@ IN_ORDER_FILES = 4
 RANDOM_READS = 20
 """So many reads that had to wait and followed nothing, and reading looks random."""
 
+WHOLE_FILE_READS = 4
+WHOLE_FILE_BYTES = 2 << 30
+"""So many such reads inside one file, of so many bytes at most, and all of it is wanted."""
+
 _MOST_RANDOM = 2 * RANDOM_READS
 """After half as many reads in order they do not look random any more."""
 
@@ -52,11 +56,16 @@ Job = FileAhead | EntriesAhead
 
 @dataclass(slots=True)
 class _Stream:
-    """A reader of one file: where its next read starts, how far ahead is wanted, and its window, in bytes."""
+    """A reader of one file: where its next read starts, how far ahead is wanted, and its window, in bytes.
+
+    *random*: reads of it that had to wait and followed nothing. *is_whole*: all of it was wanted.
+    """
 
     next: int
     ahead: int
     window: int = 0
+    random: int = 0
+    is_whole: bool = False
 
 
 class ReadAhead:
@@ -65,6 +74,7 @@ class ReadAhead:
     def __init__(self, *, max_window_bytes: int = MAX_WINDOW_BYTES) -> None:
         self._max = max_window_bytes
         self._first = min(FIRST_WINDOW_BYTES, max_window_bytes)
+        self._most_whole = WHOLE_FILE_BYTES if max_window_bytes else 0
         self._streams: dict[int, _Stream] = {}
         self._front = -1
         self._run = 0
@@ -76,6 +86,7 @@ class ReadAhead:
     def limit(self, max_window_bytes: int) -> None:
         """Want at most *max_window_bytes* ahead of a reader from now on, if that is less than before."""
         self._max = min(self._max, max_window_bytes)
+        self._most_whole = min(self._most_whole, max_window_bytes)
 
     @property
     def looks_random(self) -> bool:
@@ -101,17 +112,18 @@ class ReadAhead:
         """
         self._entries_from, self._entries_to = job.first, max(stop, job.first)
 
-    def _begin(self, inode: int, end: int) -> None:
+    def _begin(self, inode: int, end: int) -> _Stream:
         if len(self._streams) >= _STREAMS:
             del self._streams[next(iter(self._streams))]
-        self._streams[inode] = _Stream(end, end)
+        stream = self._streams[inode] = _Stream(end, end)
+        return stream
 
     def _note_bytes(self, inode: int, size: int, start: int, end: int, waited: bool) -> Job | None:
         stream = self._streams.get(inode)
         if stream is None or not -SLACK_BYTES <= start - stream.next <= SLACK_BYTES:
             self._random = min(self._random + waited, _MOST_RANDOM)
-            self._begin(inode, end)
-            return None
+            return self._note_jump(inode, size, end, waited)
+        stream.random = max(0, stream.random - 1)
         stream.next = max(stream.next, end)
         stream.ahead = max(stream.ahead, stream.next)
         self._random = max(0, self._random - 1)
@@ -123,6 +135,17 @@ class ReadAhead:
             return None
         stream.ahead = job.stop
         return job
+
+    def _note_jump(self, inode: int, size: int, end: int, waited: bool) -> Job | None:
+        before = self._streams.get(inode)
+        stream = self._begin(inode, end)
+        if before is not None:
+            stream.random, stream.is_whole = before.random, before.is_whole
+        stream.random += waited
+        if stream.is_whole or stream.random < WHOLE_FILE_READS or size > self._most_whole:
+            return None
+        stream.is_whole = True
+        return FileAhead(inode, 0, size)
 
     def _note_file(self, rank: int, waited: bool) -> Job | None:
         step = rank - self._front

@@ -11,6 +11,8 @@ from dvfs.fs.readahead import (
     MAX_PAGES,
     RANDOM_READS,
     SLACK_RANKS,
+    WHOLE_FILE_BYTES,
+    WHOLE_FILE_READS,
     EntriesAhead,
     FileAhead,
     Job,
@@ -78,6 +80,26 @@ def test_scattered_reads_that_wait_look_random() -> None:
         start = (number * 7919 % 1000 + 1) * MIB * 3
         assert ahead.note(5, 4, 8 * GIB, start, 64 * KIB, waited=True) is None
     assert ahead.looks_random
+
+
+def test_a_file_that_is_read_here_and_there_is_wanted_whole_and_once() -> None:
+    ahead = ReadAhead()
+    starts = [(number * 7919 % 1000 + 1) * MIB for number in range(3 * WHOLE_FILE_READS)]
+    jobs = [ahead.note(5, 4, GIB, start, 64 * KIB, waited=True) for start in starts]
+    assert jobs == [None] * (WHOLE_FILE_READS - 1) + [FileAhead(5, 0, GIB)] + [None] * (2 * WHOLE_FILE_READS)
+
+
+def test_a_file_is_not_wanted_whole_that_is_too_large_or_read_in_pieces_or_from_memory() -> None:
+    starts = [(number * 7919 % 1000 + 1) * MIB for number in range(3 * WHOLE_FILE_READS)]
+    ahead = ReadAhead()
+    assert not any(ahead.note(5, 4, WHOLE_FILE_BYTES + 1, start, 64 * KIB, waited=True) for start in starts)
+    assert not any(ahead.note(6, 5, GIB, start, 64 * KIB, waited=False) for start in starts)
+    ahead.limit(GIB - 1)
+    assert not any(ahead.note(7, 6, GIB, start, 64 * KIB, waited=True) for start in starts)
+    ahead = ReadAhead()
+    for start in starts:  # a column here and there, each of several reads
+        for at in range(start, start + MIB, 256 * KIB):
+            assert ahead.note(5, 4, GIB, at, 256 * KIB, waited=True) != FileAhead(5, 0, GIB)
 
 
 def test_scattered_reads_that_are_at_hand_do_not_matter() -> None:
