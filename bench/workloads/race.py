@@ -7,9 +7,9 @@ from itertools import count
 
 from bench.machine import remove_tree
 from bench.programs import Failed
-from bench.race.downloads import Dvc
+from bench.race.downloads import Download, Dvc
 from bench.race.installing import TORCH, Rivals
-from bench.race.mounts import Absent
+from bench.race.mounts import Absent, Mount
 from bench.race.racing import Race, started
 from bench.race.rows import DVFS
 from bench.session import Session, tell
@@ -82,6 +82,7 @@ def _small_files(race: Race, tree: Tree, folders: int, numbers: count[int]) -> N
     sample = tree.of_folders(folders)
     linked = sample.linked_at(race.new_folder())
     race_versions.ingest(race, linked, numbers)
+    race_versions.ingest_all(race, tree, numbers, _takers(race))
     _give(race, tree)
     race.put(linked, sample_name(tree), [race.downloads[Dvc.name]])
     epochs = RaceEpochs(race, tree, sample)
@@ -97,11 +98,16 @@ def _small_files(race: Race, tree: Tree, folders: int, numbers: count[int]) -> N
 
 
 def _give(race: Race, tree: Tree) -> None:
-    """Give *tree* to everyone once; rclone, s3fs, boto3 and obstore read the same single objects. Raises Failed."""
+    """Give *tree* to everyone once. Raises Failed."""
+    takers = _takers(race)
+    failed = race.put(tree, tree.name, [race.native, *takers])
+    if reason := failed.get(DVFS) or failed.get(takers[-1].name):
+        raise Failed(reason)
+
+
+def _takers(race: Race) -> list[Mount | Download]:
+    """Return who takes a tree for everyone: rclone, s3fs, boto3 and obstore read the single objects of the last."""
     uploader = race.downloads["obstore"]
     if isinstance(uploader, Absent):
         uploader = race.downloads["boto3"]
-    own = [one for name, one in race.readers.items() if name not in {"rclone", "s3fs"}]
-    failed = race.put(tree, tree.name, [*own, uploader])
-    if reason := failed.get(DVFS) or failed.get(uploader.name):
-        raise Failed(reason)
+    return [race.dvfs, *(one for name, one in race.mounts.items() if name not in {"rclone", "s3fs"}), uploader]

@@ -7,7 +7,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,16 @@ _NEW_FILE_BYTES = 2_000
 
 
 def ingest(race: Race, tree: Tree, numbers: Iterator[int]) -> None:
-    """Add the row of *tree* being taken in, under a new name each time."""
-    key = f"{tree.name}.ingest"
+    """Add the row of *tree* being taken in by everyone, under a new name each time."""
+    _ingest(race, tree, numbers, f"{tree.name}.ingest", [race.dvfs, *race.mounts.values(), *race.downloads.values()])
+
+
+def ingest_all(race: Race, tree: Tree, numbers: Iterator[int], takers: Sequence[Mount | Download]) -> None:
+    """Do the same for all of a *tree*, by *takers*."""
+    _ingest(race, tree, numbers, f"{tree.name}.ingest-all", takers)
+
+
+def _ingest(race: Race, tree: Tree, numbers: Iterator[int], key: str, takers: Sequence[Mount | Download]) -> None:
     title = f"{tree.name}: ingest of {len(tree.files):,} files, {shown_bytes(tree.bytes)}"
     row = Row(key, title, Measure.FILES, goals=INGEST_GOALS, shows=(Measure.SECONDS,))
 
@@ -53,9 +61,9 @@ def ingest(race: Race, tree: Tree, numbers: Iterator[int]) -> None:
 
         return Turn((key,), work)
 
-    takers: list[Mount | Download] = [race.dvfs, *race.mounts.values(), *race.downloads.values()]
     contestants = {one.name: turn_of(partial(one.put, tree)) for one in takers}
-    contestants[Dvc.name] = race.of_dvc(of_dvc, key)
+    if Dvc.name in contestants:
+        contestants[Dvc.name] = race.of_dvc(of_dvc, key)
     race.run({key: row}, contestants)
 
 
