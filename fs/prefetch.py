@@ -284,8 +284,11 @@ class Prefetcher:
             self._run(self._fill)
 
     def _prepare(self) -> None:
+        budget = self._budget_bytes()
+        # A cache that does not hold the version would have to give up other files for it, again and again.
+        holds_all = self._source.tree.size <= budget
+        self._ahead.limit(max(budget // _CACHE_SHARE, _LEAST_WINDOW_BYTES), wants_whole=holds_all)
         self._want_inner_pages()
-        self._ahead.limit(max(self._budget_bytes() // _CACHE_SHARE, _LEAST_WINDOW_BYTES))
 
     def _judge(self) -> None:
         size, budget = self._source.tree.size, self._budget_bytes()

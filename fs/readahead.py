@@ -73,8 +73,8 @@ class ReadAhead:
 
     def __init__(self, *, max_window_bytes: int = MAX_WINDOW_BYTES) -> None:
         self._max = max_window_bytes
+        self._wants_whole = max_window_bytes > 0
         self._first = min(FIRST_WINDOW_BYTES, max_window_bytes)
-        self._most_whole = WHOLE_FILE_BYTES if max_window_bytes else 0
         self._streams: dict[int, _Stream] = {}
         self._front = -1
         self._run = 0
@@ -83,10 +83,11 @@ class ReadAhead:
         self._entries_to = 0
         self._random = 0
 
-    def limit(self, max_window_bytes: int) -> None:
-        """Want at most *max_window_bytes* ahead of a reader from now on, if that is less than before."""
+    def limit(self, max_window_bytes: int, *, wants_whole: bool) -> None:
+        """Want at most *max_window_bytes* ahead of a reader from now on, if that is less than before; *wants_whole*:
+        whether a file is ever wanted whole."""
         self._max = min(self._max, max_window_bytes)
-        self._most_whole = min(self._most_whole, max_window_bytes)
+        self._wants_whole = self._wants_whole and wants_whole
 
     @property
     def looks_random(self) -> bool:
@@ -142,7 +143,7 @@ class ReadAhead:
         if before is not None:
             stream.random, stream.is_whole = before.random, before.is_whole
         stream.random += waited
-        if stream.is_whole or stream.random < WHOLE_FILE_READS or size > self._most_whole:
+        if stream.is_whole or stream.random < WHOLE_FILE_READS or size > WHOLE_FILE_BYTES or not self._wants_whole:
             return None
         stream.is_whole = True
         return FileAhead(inode, 0, size)

@@ -37,6 +37,7 @@ from dvfs.store.stalls import Cause, Course, at, here
 _log = logging.getLogger(__name__)
 
 _WANT_BATCH = 128
+_DEMAND_SECONDS = 0.2
 
 
 class _Flight:
@@ -60,8 +61,9 @@ class Fetcher:
     *parallel*: most requests at a time, of which a quarter (at least one, of several) is left to callers that wait.
     *coalesce_gap_bytes*: two blocks of a pack that lie no further apart are fetched in one request.
     *request_bytes*: longest background request: each one costs both ends as much as a megabyte or two of its bytes.
-    *demand_bytes*: how long the request of a caller may become by wanted neighbours. *memory_bytes*: blocks kept in
-    memory when the cache cannot store them. *queue_blocks*: most blocks wanted at a time.
+    *demand_bytes*: how long the request of a caller may become by wanted neighbours: as long as a background request
+    where so much comes within a fifth of a second. *memory_bytes*: blocks kept in memory when the cache cannot store
+    them. *queue_blocks*: most blocks wanted at a time.
     """
 
     def __init__(
@@ -329,7 +331,8 @@ class Fetcher:
     def _take_riders(self, ref: BlockRef, flights: dict[bytes, _Flight]) -> list[BlockRef]:
         """Take wanted neighbours of *ref* out of the queue, as flights of this caller."""
         with self._state:
-            riders = self._queue.take_neighbours(ref, self._demand_bytes) if self._queue else []
+            most = max(self._demand_bytes, min(self._request_bytes, self._packs.pace.bytes_in(_DEMAND_SECONDS)))
+            riders = self._queue.take_neighbours(ref, most) if self._queue else []
             return self._depart(riders, flights)
 
     # -- the background

@@ -28,6 +28,7 @@ from dvfs.store.stalls import Cause, at
 _log = logging.getLogger(__name__)
 
 _MAX_OFFSET = 1 << 62
+_LONG_BYTES = 1 << 20
 _CODECS = frozenset(int(codec) for codec in Codec)
 
 
@@ -52,6 +53,23 @@ def check_ref(ref: BlockRef) -> None:
         )
 
 
+class Pace:
+    """How fast long requests bring their bytes; the latest ones count most."""
+
+    def __init__(self) -> None:
+        self._bytes_per_second = 0.0
+
+    def note(self, size: int, seconds: float) -> None:
+        """Take note that a request brought *size* bytes in *seconds*; a short one tells of the latency alone."""
+        if size >= _LONG_BYTES:
+            rate = size / max(seconds, 1e-9)
+            self._bytes_per_second += (rate - self._bytes_per_second) / (4 if self._bytes_per_second else 1)
+
+    def bytes_in(self, seconds: float) -> int:
+        """Return how many bytes a request brings in *seconds*; 0 as long as that is not known."""
+        return int(self._bytes_per_second * seconds)
+
+
 class PackReader:
     """Reads blocks from the storages that *storage* returns for their tags, which may raise dvfs errors.
 
@@ -65,6 +83,7 @@ class PackReader:
         self._lock = threading.Lock()
         self._asked: dict[int, Backend] = {}
         self._histogram = Histogram()
+        self.pace = Pace()
         self.requests = 0
         self.bytes_fetched = 0
         self.raw_bytes = 0
@@ -149,6 +168,7 @@ class PackReader:
             with self._lock:
                 self.bytes_fetched += fetched
                 self._histogram.add(took)
+                self.pace.note(fetched, took)
 
     def _decode(self, ref: BlockRef, stored: Buffer) -> bytes:
         with at(Cause.DECOMPRESSION):

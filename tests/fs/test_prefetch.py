@@ -13,9 +13,11 @@ import pytest
 
 from dvfs.fs.own_ranges import Alone, OwnRanges
 from dvfs.fs.prefetch import FIRST_FILES, HEAD_START_SHARE, INNER_BYTES, Prefetch, Prefetcher
-from dvfs.fs.readahead import FIRST_WINDOW_BYTES, RANDOM_READS
+from dvfs.fs.readahead import FIRST_WINDOW_BYTES, RANDOM_READS, WHOLE_FILE_READS
 from dvfs.fs.view import blocking_view, identity_of, nowait_view
+from dvfs.store.block import Extent
 from dvfs.store.cache import Cache
+from dvfs.store.catalog import blocktree
 from dvfs.store.catalog.boundary import Boundaries
 from dvfs.store.catalog.inner import Inner, PageRef
 from dvfs.store.catalog.pages import NotCached
@@ -28,6 +30,7 @@ from tests.store_kit import SMALL_CUTTING
 KIB = 1 << 10
 FILES = 200
 MANY = 2400
+ONE = 12 << 20
 SMALL_LEAVES = Boundaries(leaf=SMALL)
 
 
@@ -48,6 +51,15 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Made:
     source = tmp_path_factory.mktemp("source")
     for number in range(MANY):
         (source / f"f{number:04}").write_bytes(os.urandom(8_000))
+    store = tmp_path_factory.mktemp("store") / "store"
+    return make(source, store, cutting=SMALL_CUTTING, boundaries=SMALL_LEAVES, tail_bytes=0)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A file of `ONE` bytes."""
+    source = tmp_path_factory.mktemp("source")
+    (source / "one").write_bytes(os.urandom(ONE))
     store = tmp_path_factory.mktemp("store") / "store"
     return make(source, store, cutting=SMALL_CUTTING, boundaries=SMALL_LEAVES, tail_bytes=0)
 
@@ -90,6 +102,11 @@ class Opened:
             waited = True
         self.prefetcher.note_read(inode, file, start, length, waited=waited)
         self.waiting.read(inode, start, length)
+
+    def extents(self, inode: int, start: int) -> list[Extent]:
+        """Return where the bytes of a file are from byte *start* on."""
+        content = self.waiting.file(inode).content
+        return blocktree.extents(content, start, 1, self.version.pages.load_blocks)
 
     def fetches_alone(self) -> bool:
         """Tell whether small files are fetched each by itself."""
@@ -250,6 +267,30 @@ def test_a_file_read_in_order_is_there_before_its_reader(open_it: Callable[..., 
     assert len(ahead) > 4
     wait_until(lambda: all(it.version.fetcher.cached(block) for block in ahead))
     assert not it.prefetcher.is_filling
+
+
+@pytest.mark.parametrize("budget_bytes", [2 * ONE, ONE - 1])
+def test_a_file_read_here_and_there_comes_whole_if_the_cache_holds_it(
+    one: Made, tmp_path: Path, budget_bytes: int
+) -> None:
+    it = Opened(one, tmp_path / "cache", Prefetch.AUTO, budget_bytes)
+    try:
+        it.prefetcher.start()
+        wait_until(lambda: not any(thread.name == "dvfs-prefetch" for thread in threading.enumerate()))
+        for start in (9 << 20, 1 << 20, 6 << 20, 3 << 20)[:WHOLE_FILE_READS]:
+            it.read(2, start, 10)
+        it.read(2, 8 << 20, 64 * KIB)
+        it.read(2, (8 << 20) + 64 * KIB, 64 * KIB)
+        ahead = it.extents(2, (8 << 20) + 256 * KIB)[0].block
+        wait_until(lambda: it.version.fetcher.cached(ahead))  # what was wanted before it was wanted, too
+        assert it.version.fetcher.wait_idle(10)
+        if budget_bytes > ONE:
+            assert it.cached() == all_blocks(it)
+        else:
+            assert it.cached() < all_blocks(it) // 4
+        assert not it.prefetcher.is_filling
+    finally:
+        it.close()
 
 
 def test_files_read_in_catalog_order_are_there_before_their_reader(open_it: Callable[..., Opened]) -> None:

@@ -94,7 +94,7 @@ def test_a_file_is_not_wanted_whole_that_is_too_large_or_read_in_pieces_or_from_
     ahead = ReadAhead()
     assert not any(ahead.note(5, 4, WHOLE_FILE_BYTES + 1, start, 64 * KIB, waited=True) for start in starts)
     assert not any(ahead.note(6, 5, GIB, start, 64 * KIB, waited=False) for start in starts)
-    ahead.limit(GIB - 1)
+    ahead.limit(GIB, wants_whole=False)
     assert not any(ahead.note(7, 6, GIB, start, 64 * KIB, waited=True) for start in starts)
     ahead = ReadAhead()
     for start in starts:  # a column here and there, each of several reads

@@ -20,6 +20,7 @@ from dvfs.store.clock import SystemClock
 from dvfs.store.digest import block_digest
 from dvfs.store.errors import Corrupt, Internal, Throttled, Unavailable
 from dvfs.store.fetch import Fetcher
+from dvfs.store.fetch_pack import Pace
 from dvfs.store.fetch_queue import WantedBlocks, in_one_request
 from dvfs.store.folder import FolderBackend
 from dvfs.store.ids import PackId, pack_key
@@ -496,6 +497,34 @@ def test_wanted_neighbours_ride_along_with_a_caller(setup: Setup) -> None:
     ]
     assert [fetcher.cached(setup.refs[number]) for number in (9, 10, 11, 12, 13, 14)] == [False, *[True] * 4, False]
     assert fetcher.stats().ahead_bytes == 4 * 8 * KIB  # all but the one that was asked for
+
+
+def test_where_bytes_come_fast_more_neighbours_ride_along(setup: Setup) -> None:
+    long = store_blocks(setup.backend, [noise(1 << 20, 99)], seed=1)[0]
+    fetcher = setup.fetcher(parallel=2, coalesce_gap_bytes=0, request_bytes=4 * 8 * KIB, demand_bytes=1)
+    fetcher.block(long)
+    gate = setup.backend.on_get = Gate()
+    fetcher.want([setup.refs[number] for number in (0, 11, 12, 13, 14)])
+    gate.wait_inside(1)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(fetcher.block, setup.refs[10])
+        gate.wait_inside(2)
+        fetcher.unwant_all()
+        gate.open()
+        assert answer.result() == setup.blocks[10]
+    assert [fetcher.cached(setup.refs[number]) for number in (10, 11, 12, 13, 14)] == [*[True] * 4, False]
+
+
+def test_pace_goes_by_long_requests_and_the_latest_ones() -> None:
+    pace = Pace()
+    assert pace.bytes_in(1) == 0
+    pace.note(1000, 0.001)
+    assert pace.bytes_in(1) == 0
+    pace.note(8 << 20, 0.5)
+    assert pace.bytes_in(0.25) == 4 << 20
+    for _ in range(20):
+        pace.note(1 << 20, 1)
+    assert 1 << 20 <= pace.bytes_in(1) < 1.1 * (1 << 20)
 
 
 def test_wanting_is_bounded_and_urgent_blocks_come_first(setup: Setup) -> None:
