@@ -7,8 +7,8 @@
  * handle of 0 becomes the inode number. It also
  *   - asks, at INIT, for cached symbolic links and a longer queue of background requests, and not for requests through
  *     a pipe, which pays for large writes only;
- *   - answers what is asked of every file (a security label by `ls -l`, ACLs by the kernel, whether it is a terminal by
- *     Python's `open`) without Python: no entry has such attributes, none is;
+ *   - answers what is asked of every file (a security label and ACLs by `ls -l`, whether it is a terminal by Python's
+ *     `open`) without Python: no entry has such attributes, none is;
  *   - tells the kernel, if writable, that set-user-id bits are dropped here (FUSE_HANDLE_KILLPRIV_V2, which libfuse does
  *     not know): else it asks before each write(2) whether the file has capabilities. Where they are to be dropped,
  *     `DVFS_DROPS` is set in the handle;
@@ -161,7 +161,8 @@ static int is_foreign(const char *name)
 static void wrapped_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     if (is_foreign(name))
-        reply_err(req, strncmp(name, "security.", 9) == 0 ? ENOTSUP : ENODATA);
+        /* The kernel asks a writable mount for ACLs itself, and takes nothing but ENODATA for none. */
+        reply_err(req, !dvfs_zeroopen_writable || strncmp(name, "security.", 9) == 0 ? ENOTSUP : ENODATA);
     else
         original.getxattr(req, ino, name, size);
 }

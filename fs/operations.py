@@ -102,9 +102,6 @@ class VersionOperations(pyfuse3.Operations):
     pyfuse3, after which the kernel asks no more: flush, fsync, access and the like.
     """
 
-    enable_acl = True
-    """The kernel then remembers that files have no ACLs; without it `ls -l` asks for each file, each time."""
-
     def __init__(
         self,
         nowait: NowaitView,

@@ -205,10 +205,9 @@ class View:
     def getxattr(self, inode: int, name: bytes) -> bytes:
         """Return the extended attribute *name* of *inode*. Raises Refused: ENODATA when it has none.
 
-        ENOTSUP for `security.`: `ls -l` then asks once, and not for every file. Not for `system.`: the kernel asks that
-        where it checks permissions, and would refuse to look a file up.
+        ENOTSUP for `security.` and `system.`: `ls -l` then asks once, and not for every file.
         """
-        if name.startswith(b"security."):
+        if name.startswith((b"security.", b"system.")):
             raise Refused(errno.ENOTSUP)
         value = self.xattrs(inode).get(name)
         if value is None:

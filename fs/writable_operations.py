@@ -47,6 +47,9 @@ class WritableOperations(VersionOperations):
     *generations*: of inodes that became others under their number, see `dvfs.fs.live`.
     """
 
+    enable_acl = True
+    """The kernel then asks for ACLs, and remembers that files have none."""
+
     def __init__(self, *read_only: Any, editing: Editing, source: Source, writeback: bool, **further: Any) -> None:
         super().__init__(*read_only, **further)
         self.enable_writeback_cache = writeback

@@ -212,7 +212,12 @@ def test_extended_attributes_tell_what_one_looks_at() -> None:
     assert view.xattrs(inode[b"f"]) == always | {b"user.dvfs.digest": block_digest(b"x").hex().encode()}
     assert view.getxattr(inode[b"f"], b"user.dvfs.id") == b"id"
     absent, unsupported = errno.ENODATA, errno.ENOTSUP
-    for name, told in (b"user.dvfs.digest", absent), (b"user.other", absent), (b"security.selinux", unsupported):
+    for name, told in {
+        b"user.dvfs.digest": absent,
+        b"user.other": absent,
+        b"security.selinux": unsupported,
+        b"system.posix_acl_access": unsupported,
+    }.items():
         with pytest.raises(Refused) as caught:
             view.getxattr(inode[b"d"], name)
         assert caught.value.errno == told
