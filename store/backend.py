@@ -6,12 +6,14 @@ Implementations and their wrappers are thread-safe. All raise only errors of `dv
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import Conflict, InvalidInput
+
+_AT_ONCE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +107,43 @@ def get_if(backend: Backend, key: str, start: int, length: int, etag: str) -> Bl
     if blob.etag != etag:
         raise Conflict(f"its etag is {blob.etag}")
     return blob
+
+
+@runtime_checkable
+class StreamedReads(Protocol):
+    """What a backend can do besides: hand on the beginning of a range while the rest of it is on its way."""
+
+    def stream(self, key: str, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
+        """Yield the bytes of the object from byte *start* on, in one request, in pieces of *sizes* bytes each.
+
+        A piece is shorter, and the last one, only where the object ends; a body cut short on the way is Unavailable.
+        Raises as `Backend.get`, at any piece.
+        """
+        ...
+
+
+def stream(backend: Backend, key: str, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
+    """Yield pieces of the object *key* as `StreamedReads.stream`; where *backend* cannot, after as many requests as
+    keep the memory they take small.
+    """
+    if isinstance(backend, StreamedReads):
+        yield from backend.stream(key, start, sizes)
+        return
+    done = 0
+    while done < len(sizes):
+        some = 1
+        while done + some < len(sizes) and sum(sizes[done : done + some + 1]) <= _AT_ONCE_BYTES:
+            some += 1
+        data = backend.get(key, start + sum(sizes[:done]), sum(sizes[done : done + some])).data
+        yield from cut(data, sizes[done : done + some])
+        done += some
+
+
+def cut(data: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
+    """Yield *data* in pieces of *sizes* bytes, as far as it goes."""
+    at = 0
+    for size in sizes:
+        piece = data[at : at + size]
+        if piece:
+            yield piece
+        at += size

@@ -102,11 +102,13 @@ class Keeper:
     def note_put(self, digest: bytes, size: int) -> None:
         """Note that the block *digest* of *size* bytes was written."""
         with self._lock:
+            is_first = not self._puts
             self._puts[digest] = size, self._clock.now_ns()
             self._bytes += size
             if self._limit is None or self._bytes > self._limit or len(self._puts) >= _NOTED_WAKE:
                 self._urgent = True
-            self._lock.notify_all()
+            if is_first or self._urgent:
+                self._lock.notify_all()
         self._start()
 
     def note_use(self, digest: bytes) -> None:

@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _WANT_BATCH = 128
 _DEMAND_SECONDS = 0.2
+_MOST_DEMAND_BYTES = 8 << 20
 
 
 class _Flight:
@@ -60,10 +61,10 @@ class Fetcher:
 
     *parallel*: most requests at a time, of which a quarter (at least one, of several) is left to callers that wait.
     *coalesce_gap_bytes*: two blocks of a pack that lie no further apart are fetched in one request.
-    *request_bytes*: longest background request: each one costs both ends as much as a megabyte or two of its bytes.
-    *demand_bytes*: how long the request of a caller may become by wanted neighbours: as long as a background request
-    where so much comes within a fifth of a second. *memory_bytes*: blocks kept in memory when the cache cannot store
-    them. *queue_blocks*: most blocks wanted at a time.
+    *request_bytes*: longest background request, but for a quarter more that ends it well: each one costs both ends as
+    much as a megabyte or two of its bytes. *demand_bytes*: how long the request of a caller may become by wanted
+    neighbours: up to 8 MiB, or a background request, where so much comes within a fifth of a second. *memory_bytes*:
+    blocks kept in memory when the cache cannot store them. *queue_blocks*: most blocks wanted at a time.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Fetcher:
         externals: Externals | None = None,
         parallel: int = 16,
         coalesce_gap_bytes: int = 256 << 10,
-        request_bytes: int = 8 << 20,
+        request_bytes: int = 16 << 20,
         demand_bytes: int = 2 << 20,
         memory_bytes: int = 64 << 20,
         queue_blocks: int = 1 << 16,
@@ -331,7 +332,8 @@ class Fetcher:
     def _take_riders(self, ref: BlockRef, flights: dict[bytes, _Flight]) -> list[BlockRef]:
         """Take wanted neighbours of *ref* out of the queue, as flights of this caller."""
         with self._state:
-            most = max(self._demand_bytes, min(self._request_bytes, self._packs.pace.bytes_in(_DEMAND_SECONDS)))
+            longest = min(self._request_bytes, _MOST_DEMAND_BYTES, self._packs.pace.bytes_in(_DEMAND_SECONDS))
+            most = max(self._demand_bytes, longest)
             riders = self._queue.take_neighbours(ref, most) if self._queue else []
             return self._depart(riders, flights)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 
-from dvfs.store.backend import Backend
+from dvfs.store.backend import Backend, stream
 from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Codec
 from dvfs.store.codec import decompress
 from dvfs.store.digest import DIGEST_SIZE, Buffer, block_digest
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_OFFSET = 1 << 62
 _LONG_BYTES = 1 << 20
+_PIECE_BYTES = 256 << 10
 _CODECS = frozenset(int(codec) for codec in Codec)
 
 
@@ -68,6 +70,27 @@ class Pace:
     def bytes_in(self, seconds: float) -> int:
         """Return how many bytes a request brings in *seconds*; 0 as long as that is not known."""
         return int(self._bytes_per_second * seconds)
+
+
+def _in_pieces(refs: Sequence[BlockRef]) -> list[tuple[int, list[BlockRef]]]:
+    """Return in which pieces, of how many bytes, *refs* are to come, and which of them are in each.
+
+    Together they span what *refs* do, in order of offset. Long blocks are a piece each, so that none needs a copy;
+    what lies between is one without blocks.
+    """
+    pieces: list[tuple[int, list[BlockRef]]] = []
+    members: list[BlockRef] = []
+    start = stop = refs[0].offset
+    for ref in refs:
+        if stop - start >= _PIECE_BYTES and ref.offset >= stop:
+            pieces.append((stop - start, members))
+            members = []
+            if ref.offset > stop:
+                pieces.append((ref.offset - stop, []))
+            start = ref.offset
+        members.append(ref)
+        stop = max(stop, ref.offset + ref.stored)
+    return [*pieces, (stop - start, members)]
 
 
 class PackReader:
@@ -111,17 +134,15 @@ class PackReader:
         if first.storage == EXTERNAL:
             yield from self._external_blocks(refs)
             return
-        start, end = first.offset, max(ref.offset + ref.stored for ref in refs)
-        data = self._get(first, start, end - start)
-        view = memoryview(data)
-        for ref in refs:
-            at = ref.offset - start
-            alone = at == 0 and ref.stored == len(data)
-            try:
-                yield ref, self._decode(ref, data if alone else view[at : at + ref.stored])
-            except Corrupt as exc:
-                self._once.warning(ref.digest, "%s; fetching it again", exc)
-                yield ref, self._again(ref)
+        groups = _in_pieces(refs)
+        sizes = [size for size, _ in groups]
+        with closing(self._stream(first, first.offset, sizes)) as pieces:
+            start = first.offset
+            for size, members in groups:
+                data = next(pieces, b"")
+                for ref in members:
+                    yield ref, self._decode_or_again(ref, data, ref.offset - start)
+                start += size
 
     def _external_blocks(self, refs: Sequence[BlockRef]) -> Iterator[tuple[BlockRef, bytes | Corrupt]]:
         external, start = external_of(refs[0]), refs[0].offset
@@ -129,46 +150,65 @@ class PackReader:
             raise Corrupt(f"{external.shown} is an external file where none belongs")
         externals = self._externals
         length = max(ref.offset + ref.raw for ref in refs) - start
-        data = self._request(lambda: externals.read(external, start, length))
+        data = b"".join(self._noted(externals.read(external, start, length) for _ in range(1)))
         with self._lock:
             self.raw_bytes += sum(ref.raw for ref in refs)
         for ref in refs:
             at = ref.offset - start
             yield ref, data[at : at + ref.raw]
 
+    def _decode_or_again(self, ref: BlockRef, data: bytes, at: int) -> bytes | Corrupt:
+        alone = at == 0 and ref.stored == len(data)
+        try:
+            return self._decode(ref, data if alone else memoryview(data)[at : at + ref.stored])
+        except Corrupt as exc:
+            self._once.warning(ref.digest, "%s; fetching it again", exc)
+            return self._again(ref)
+
     def _again(self, ref: BlockRef) -> bytes | Corrupt:
         try:
-            return self._decode(ref, self._get(ref, ref.offset, ref.stored))
+            with closing(self._stream(ref, ref.offset, [ref.stored])) as pieces:
+                return self._decode(ref, next(pieces, b""))
         except Corrupt as exc:
             return exc
 
-    def _get(self, ref: BlockRef, start: int, length: int) -> bytes:
+    def _stream(self, ref: BlockRef, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
+        """Yield bytes from *start* on of the pack of *ref*, in pieces of *sizes* bytes."""
         backend = self._storage(ref.storage)
         key = pack_key(ref.pack)
         with self._lock:
             self._asked[id(backend)] = backend
         try:
-            return self._request(lambda: backend.get(key, start, length).data)
+            with closing(stream(backend, key, start, sizes)) as pieces:
+                yield from self._noted(pieces)
         except NotFound as exc:
             raise Corrupt(f"pack {key} is missing in {backend.url}") from exc
 
-    def _request(self, ask: Callable[[], bytes]) -> bytes:
-        """Return what *ask* brings from a store, and take note of it."""
+    def _noted(self, pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+        """Yield *pieces* of one request to a store, and take note of it."""
         with self._lock:
             self.requests += 1
         began = time.monotonic()
+        waited = 0.0
         fetched = 0
         try:
-            with at(Cause.NETWORK):
-                data = ask()
-            fetched = len(data)
-            return data
+            while True:
+                asked = time.monotonic()
+                try:
+                    with at(Cause.NETWORK):
+                        piece = next(pieces, None)
+                finally:
+                    waited += time.monotonic() - asked
+                if piece is None:
+                    return
+                fetched += len(piece)
+                with self._lock:
+                    self.bytes_fetched += len(piece)
+                yield piece
         finally:
-            took = time.monotonic() - began
             with self._lock:
-                self.bytes_fetched += fetched
-                self._histogram.add(took)
-                self.pace.note(fetched, took)
+                self._histogram.add(waited)
+                self.pace.note(fetched, time.monotonic() - began)
 
     def _decode(self, ref: BlockRef, stored: Buffer) -> bytes:
         with at(Cause.DECOMPRESSION):

@@ -65,25 +65,38 @@ class WantedBlocks:
     def take_run(self, max_bytes: int) -> list[BlockRef]:
         """Remove and return the first block and its neighbours, in order of offset, spanning at most *max_bytes*.
 
-        A single block is returned whatever its length. Empty when nothing is wanted.
+        A quarter more where no neighbour is left behind then; a single block whatever its length. Empty when nothing
+        is wanted.
         """
         first = next(iter(self._urgent or self._others), None)
         if first is None:
             return []
         ref = self.take(first)
         assert ref is not None
-        run = self.take_neighbours(ref, max_bytes)
+        run, is_all = self._neighbours(ref, max_bytes + max_bytes // 4)
+        if not is_all:
+            run, _ = self._neighbours(ref, max_bytes)
+        for member in run:
+            self.take(member.digest)
         return sorted([ref, *run], key=lambda member: member.offset)
 
     def take_neighbours(self, ref: BlockRef, max_bytes: int) -> list[BlockRef]:
-        """Remove and return wanted neighbours of *ref*, itself not wanted, so that all span at most *max_bytes*.
+        """Remove and return wanted neighbours of *ref*, itself not wanted, so that all span at most *max_bytes*."""
+        taken, _ = self._neighbours(ref, max_bytes)
+        for member in taken:
+            self.take(member.digest)
+        return taken
+
+    def _neighbours(self, ref: BlockRef, max_bytes: int) -> tuple[list[BlockRef], bool]:
+        """Return neighbours of *ref* so that all span at most *max_bytes*, and whether those are all it has.
 
         It looks to the right first: a reader mostly goes that way.
         """
-        taken: list[BlockRef] = []
+        found: list[BlockRef] = []
+        is_all = True
         places = self._packs.get((ref.storage, ref.pack))
         if places is None:
-            return taken
+            return found, is_all
         low, high = ref.offset, ref.offset + ref.stored
         right = bisect_left(places, (ref.offset, ref.digest))
         left = right - 1
@@ -92,14 +105,15 @@ class WantedBlocks:
                 member = self._find(places[at][1])
                 end = member.offset + member.stored
                 apart = member.offset - high if step > 0 else low - end
-                if apart > self._gap_at(member) or max(high, end) - min(low, member.offset) > max_bytes:
+                if apart > self._gap_at(member):
+                    break
+                if max(high, end) - min(low, member.offset) > max_bytes:
+                    is_all = False
                     break
                 low, high = min(low, member.offset), max(high, end)
-                taken.append(member)
+                found.append(member)
                 at += step
-        for member in taken:
-            self.take(member.digest)
-        return taken
+        return found, is_all
 
     def clear(self) -> None:
         """Forget all."""

@@ -6,10 +6,10 @@ Laid inside `Retrying` it counts attempts, which is what a store sees. Thread-sa
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dvfs.store.backend import Backend, Blob, ObjectInfo, get_if
+from dvfs.store.backend import Backend, Blob, ObjectInfo, get_if, stream
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import DvfsError
 
@@ -67,6 +67,16 @@ class Metered:
 
     def get_if(self, key: str, start: int, length: int, etag: str) -> Blob:
         return self._get(lambda: get_if(self._inner, key, start, length, etag))
+
+    def stream(self, key: str, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
+        self._add(Counts(get=1))
+        try:
+            for piece in stream(self._inner, key, start, sizes):
+                self._add(Counts(bytes_in=len(piece)))
+                yield piece
+        except DvfsError:
+            self._add(Counts(errors=1))
+            raise
 
     def _get(self, read: Callable[[], Blob]) -> Blob:
         try:

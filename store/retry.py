@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
-from dvfs.store.backend import Backend, Blob, ObjectInfo, get_if
+from dvfs.store.backend import Backend, Blob, ObjectInfo, get_if, stream
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import AccessDenied, Conflict, NotFound, Throttled, Unavailable
@@ -97,6 +97,29 @@ class Retrying:
 
     def get_if(self, key: str, start: int, length: int, etag: str) -> Blob:
         return self._repeat(lambda: get_if(self._inner, key, start, length, etag))
+
+    def stream(self, key: str, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
+        """See `StreamedReads.stream`; one that breaks off is begun anew after the last piece yielded."""
+        source: Generator[bytes, None, None] | None = None
+        done = 0
+
+        def next_piece() -> bytes | None:
+            nonlocal source
+            if source is None:
+                source = stream(self._inner, key, start + sum(sizes[:done]), sizes[done:])
+            try:
+                return next(source, None)
+            except Unavailable:
+                source = None
+                raise
+
+        try:
+            while (piece := self._repeat(next_piece)) is not None:
+                done += 1
+                yield piece
+        finally:
+            if source is not None:
+                source.close()
 
     def put_if_absent(self, key: str, data: Buffer) -> str:
         return self._write(key, data, lambda: self._inner.put_if_absent(key, data))

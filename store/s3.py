@@ -11,12 +11,12 @@ Thread-safe, as botocore's clients are. Does not create buckets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from dvfs.store.backend import Blob, ObjectInfo, check_range
+from dvfs.store.backend import Blob, ObjectInfo, check_range, cut
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import (
     AccessDenied,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
 
-    from dvfs.store.s3_ranges import RangeReader
+    from dvfs.store.s3_ranges import Part, RangeReader
 
 _API_VERSION = "2006-03-01"
 _THROTTLED = ("Throttl", "SlowDown", "RequestLimitExceeded", "TooManyRequests")
@@ -104,17 +104,37 @@ class S3Backend:
         """See `ConditionalReads.get_if`."""
         return self._get(key, start, length, {"IfMatch": f'"{etag}"'})
 
+    def stream(self, key: str, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
+        """See `StreamedReads.stream`."""
+        length = sum(sizes)
+        check_range(key, start, length)
+        with self._errors("cannot read", key):
+            part = self._open_range(key, start, length, {})
+            if part is not None:
+                with closing(part):
+                    for size in sizes:
+                        if piece := part.read(size):
+                            yield piece
+                return
+        yield from cut(self._get_ordinarily(key, start, length, {}).data, sizes)
+
     def _get(self, key: str, start: int, length: int | None, condition: dict[str, Any]) -> Blob:
         check_range(key, start, length)
         if length == 0:
             return Blob(b"", self.head(key).etag)
+        if start or length is not None:
+            with self._errors("cannot read", key):
+                part = self._open_range(key, start, length, condition)
+                if part is not None:
+                    with closing(part):
+                        return Blob(part.read(), _bare(part.etag))
+        return self._get_ordinarily(key, start, length, condition)
+
+    def _get_ordinarily(self, key: str, start: int, length: int | None, condition: dict[str, Any]) -> Blob:
         args: dict[str, Any] = self._payer | condition
         if start or length is not None:
             args["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
         with self._errors("cannot read", key):
-            part = self._read_range(key, start, length, condition) if "Range" in args else None
-            if part is not None:
-                return part
             try:
                 answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **args)
             except self._client.exceptions.ClientError as exc:
@@ -132,8 +152,8 @@ class S3Backend:
                     data = data[start : None if length is None else start + length]
             return Blob(data, _bare(answer["ETag"]))
 
-    def _read_range(self, key: str, start: int, length: int | None, condition: dict[str, Any]) -> Blob | None:
-        """Return a range read in the quick way, None where that does not work."""
+    def _open_range(self, key: str, start: int, length: int | None, condition: dict[str, Any]) -> Part | None:
+        """Return a range asked for in the quick way, None where that does not work."""
         if not self._reads_ranges:
             return None
         if self._ranges is None:
@@ -145,8 +165,11 @@ class S3Backend:
                 return None
         headers = {"x-amz-request-payer": "requester"} if self._payer else {}
         headers |= {"If-Match": condition["IfMatch"]} if condition else {}
-        part = self._ranges.read(self._prefix + key, start, None if length is None else start + length, headers)
-        return None if part is None or not part.etag else Blob(part.data, _bare(part.etag))
+        part = self._ranges.open(self._prefix + key, start, None if length is None else start + length, headers)
+        if part is not None and not part.etag:
+            part.close()
+            return None
+        return part
 
     def put_if_absent(self, key: str, data: Buffer) -> str:
         """See `Backend.put_if_absent`."""

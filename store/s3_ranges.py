@@ -10,11 +10,11 @@ Thread-safe.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.exceptions import BotoCoreError
 from botocore.response import StreamingBody
 
@@ -27,11 +27,30 @@ _PROBE = "k"
 _AGENT = "dvfs"
 
 
-class Part(NamedTuple):
-    """Bytes of an object, and its *etag* as the server says it."""
+class Part:
+    """A range of an object on its way. *etag*: that of the object, as the server says it."""
 
-    data: bytes
-    etag: str
+    def __init__(self, answer: AWSResponse, length: int) -> None:
+        self.etag = answer.headers.get("ETag", "")
+        self._body = StreamingBody(answer.raw, length)
+        self._left = length
+
+    def read(self, size: int | None = None) -> bytes:
+        """Return the next *size* bytes (None: all), fewer only where the range ends.
+
+        Raises botocore's exceptions when it breaks off.
+        """
+        size = self._left if size is None else min(size, self._left)
+        data: bytes = self._body.read(size)
+        while len(data) < size:
+            data += self._body.read(size - len(data))
+        self._left -= size
+        return data
+
+    def close(self) -> None:
+        """Give the connection back, or up if bytes are left."""
+        if self._left:
+            self._body.close()
 
 
 class RangeReader:
@@ -46,10 +65,10 @@ class RangeReader:
         if self._signer.signature_version != "s3v4" or self._signer._credentials is None:
             raise ValueError("it signs in another way")
 
-    def read(self, key: str, start: int, stop: int | None, headers: dict[str, str]) -> Part | None:
-        """Return bytes *start* to before *stop* (None: the end) of *key*; None where something else comes.
+    def open(self, key: str, start: int, stop: int | None, headers: dict[str, str]) -> Part | None:
+        """Ask for bytes *start* to before *stop* (None: the end) of *key*; None where something else comes.
 
-        Raises botocore's exceptions when it does not answer, or breaks off.
+        Raises botocore's exceptions when it does not answer.
         """
         part = f"bytes={start}-{'' if stop is None else stop - 1}"
         request = AWSRequest(
@@ -66,8 +85,7 @@ class RangeReader:
         if answer.status_code != 206 or not length.isdecimal() or not came.startswith(f"bytes {start}-"):
             answer.raw.drain_conn()
             return None
-        data: bytes = StreamingBody(answer.raw, length).read()
-        return Part(data, answer.headers.get("ETag", ""))
+        return Part(answer, int(length))
 
 
 def reader_of(client: S3Client, bucket: str) -> RangeReader | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from dvfs.store.backend import Backend, get_if
+from dvfs.store.backend import Backend, get_if, stream
 from dvfs.store.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
 from dvfs.store.metrics import Metered
 from dvfs.store.retry import Retrying
@@ -99,6 +100,39 @@ def test_ranges(backend: Backend, key: str, start: int, length: int | None, expe
     blob = backend.get(key, start, length)
     assert blob.data == expected
     assert blob.etag == etag
+
+
+@pytest.mark.parametrize(
+    ("start", "sizes", "expected"),
+    [
+        (0, [4, 0, 3, 3], [b"0123", b"456", b"789"]),
+        (2, [1, 1], [b"2", b"3"]),
+        (6, [3, 3, 3], [b"678", b"9"]),
+        (10, [5], []),
+        (3, [], []),
+    ],
+)
+def test_streams(backend: Backend, start: int, sizes: list[int], expected: list[bytes]) -> None:
+    backend.put_if_absent("packs/00/a", b"0123456789")
+    pieces = list(stream(backend, "packs/00/a", start, sizes))
+    assert pieces == expected
+    assert all(type(piece) is bytes for piece in pieces)
+
+
+def test_a_stream_that_is_left_harms_none_that_follows(backend: Backend) -> None:
+    data = noise(20 << 20)
+    backend.put_if_absent("packs/00/a", data)
+    for _ in range(3):
+        with closing(stream(backend, "packs/00/a", 5, [1 << 20] * 19)) as pieces:
+            assert next(pieces) == data[5 : 5 + (1 << 20)]
+    assert b"".join(stream(backend, "packs/00/a", 0, [3 << 20] * 7)) == data
+
+
+def test_a_stream_of_a_missing_object(backend: Backend) -> None:
+    with pytest.raises(NotFound):
+        list(stream(backend, "packs/00/none", 0, [1, 1]))
+    with pytest.raises(InvalidInput):
+        list(stream(backend, "packs/00/none", -1, [1]))
 
 
 @pytest.mark.parametrize(("start", "length"), [(-1, None), (0, -1)])

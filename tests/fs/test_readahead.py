@@ -122,7 +122,7 @@ def test_files_begun_in_catalog_order_want_the_next_ones() -> None:
     for before, after in pairwise(jobs):
         assert after.first == before.first + 100
     assert [job.size for job in jobs[:3]] == [4 * MIB, 8 * MIB, 16 * MIB]
-    assert max(job.size for job in jobs) == 64 * MIB
+    assert max(job.size for job in jobs) == 128 * MIB
 
 
 def test_workers_that_share_the_catalog_order_are_in_order() -> None:

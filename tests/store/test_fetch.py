@@ -438,14 +438,14 @@ def test_a_gap_splits_a_request_and_so_does_its_length(setup: Setup) -> None:
     setup.fetcher().block(refs[0])  # the cache has it: nobody fetches it again
     setup.backend.gets.clear()
     fetcher = setup.fetcher(coalesce_gap_bytes=100, request_bytes=6 * 8 * KIB)
-    fetcher.want([refs[number] for number in (0, 1, 2, 4, 6, 7, 8, 9, 10, 11, 12)])
+    fetcher.want([refs[number] for number in (0, 1, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13)])
     assert fetcher.wait_idle(60)
     step = 8 * KIB + 100
     assert sorted((start // step, (length or 0) // step + 1) for _, start, length in setup.backend.gets) == [
         (1, 2),
         (4, 1),
         (6, 5),
-        (11, 2),
+        (11, 3),
     ]
 
 
@@ -682,6 +682,18 @@ def test_a_run_grows_to_both_sides_within_gap_and_length() -> None:
     assert queue.take_run(1) == [refs[5]]
     assert queue.take_run(1) == [_ref(45, pack=1)]
     assert queue.take_run(1) == []
+    assert len(queue) == 0
+
+
+def test_a_run_is_a_quarter_longer_where_that_leaves_nothing_behind() -> None:
+    queue = WantedBlocks(100, 5)
+    refs = [_ref(offset) for offset in range(0, 100, 10)]
+    for ref in refs:
+        assert queue.add(ref, urgent=False)
+    assert queue.take_run(40) == refs[:4]
+    assert queue.take(refs[4].digest) == refs[4]
+    assert queue.take_neighbours(refs[4], 40) == refs[5:8]
+    assert queue.take_run(16) == refs[8:]
     assert len(queue) == 0
 
 

@@ -24,11 +24,12 @@ def test_every_operation_is_counted(folder_backend: FolderBackend) -> None:
     metered.get(RECORD, 2, 3)
     metered.head(RECORD)
     list(metered.list("datasets/"))
+    assert list(metered.stream(RECORD, 1, [2, 3])) == [b"23", b"456"]
     metered.delete(RECORD)
     assert metered.counts == Counts(
-        get=2, put_if_absent=1, replace_if=1, list=1, head=1, delete=1, listed=1, bytes_in=7 + 3, bytes_out=5 + 7
+        get=3, put_if_absent=1, replace_if=1, list=1, head=1, delete=1, listed=1, bytes_in=7 + 3 + 5, bytes_out=5 + 7
     )
-    assert metered.counts.requests == 7
+    assert metered.counts.requests == 8
 
 
 def test_failures_are_requests_too(folder_backend: FolderBackend) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 
 import pytest
 
+from dvfs.store.backend import stream
 from dvfs.store.errors import AccessDenied, AlreadyExists, Conflict, NoSpace, NotFound, Throttled, Unavailable
 from dvfs.store.folder import FolderBackend
 from dvfs.store.retry import Repeats, Retrying, RetryPolicy, repeats_of
@@ -110,6 +111,39 @@ def test_a_listing_that_breaks_off_goes_on(setup: Setup) -> None:
     setup.faulty.cut_short("list", 2)
     assert [item.key for item in setup.retrying.list("packs/")] == keys
     assert setup.faulty.count("list") > 1
+
+
+class Breaking(Faulty):
+    """Streams break off after so many pieces each; *starts*: where each began."""
+
+    def __init__(self, inner: FolderBackend, lives: list[int]) -> None:
+        super().__init__(inner)
+        self.starts: list[int] = []
+        self._lives = lives
+
+    def stream(self, key: str, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
+        self.starts.append(start)
+        life = self._lives.pop(0) if self._lives else len(sizes) + 1
+        for number, piece in enumerate(stream(self._inner, key, start, sizes)):
+            if number == life:
+                raise Unavailable("broke off")
+            yield piece
+
+
+def test_a_stream_that_breaks_off_goes_on(setup: Setup) -> None:
+    data = noise(1000)
+    setup.plain.put_if_absent("packs/00/aa", data)
+    breaking = Breaking(setup.plain, [3, 0, 2])
+    retrying = Retrying(breaking, setup.clock, POLICY)
+    assert list(retrying.stream("packs/00/aa", 100, [50] * 10)) == [data[at : at + 50] for at in range(100, 600, 50)]
+    assert breaking.starts == [100, 250, 250, 350]
+    assert retrying.repeats == Repeats(3)
+    breaking = Breaking(setup.plain, [1] + [0] * 100)
+    pieces = Retrying(breaking, setup.clock, POLICY).stream("packs/00/aa", 0, [50] * 10)
+    assert next(pieces) == data[:50]
+    with pytest.raises(Unavailable, match="gave up after 5 attempts"):
+        next(pieces)
+    assert breaking.starts == [0, 50, 50, 50, 50]
 
 
 # Doubt

@@ -336,6 +336,22 @@ def test_a_body_cut_short_is_unavailable(answer: bytes) -> None:
 
 
 @pytest.mark.usefixtures("keys")
+def test_a_stream_cut_short_is_unavailable_where_it_ends() -> None:
+    head = b'HTTP/1.1 206 Partial\r\nETag: "e"\r\nContent-Range: bytes 3-9/10\r\nContent-Length: 7\r\n\r\n'
+    server = OneAnswer(head + b"34567")
+    backend = S3Backend("bucket", "p", S3Options(endpoint_url=server.endpoint))
+    try:
+        pieces = backend.stream(RECORD, 3, [2, 2, 3])
+        assert [next(pieces), next(pieces)] == [b"34", b"56"]
+        with pytest.raises(Unavailable, match=RECORD):
+            next(pieces)
+        assert len(server.requests) == 1
+    finally:
+        backend.close()
+        server.close()
+
+
+@pytest.mark.usefixtures("keys")
 def test_a_server_that_knows_no_ranges() -> None:
     head = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 10\r\nConnection: close\r\n\r\n'
     server = OneAnswer(head + b"0123456789")

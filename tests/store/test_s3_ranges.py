@@ -55,6 +55,12 @@ def test_ranges_are_those_of_the_object(backend: S3Backend, client: Counted) -> 
     assert client.calls == 1
 
 
+def test_a_stream_is_one_request(backend: S3Backend, client: Counted) -> None:
+    assert list(backend.stream(KEY, 10, [5, 100_000, 90_000])) == [DATA[10:15], DATA[15:100_015], DATA[100_015:190_015]]
+    assert list(backend.stream(KEY, 150_000, [40_000, 40_000])) == [DATA[150_000:190_000], DATA[190_000:]]
+    assert client.calls == 0
+
+
 def test_the_version_that_is_asked_for_is_read(backend: S3Backend, client: Counted) -> None:
     etag = backend.head(KEY).etag
     assert get_if(backend, KEY, 10, 20, etag).data == DATA[10:30]
@@ -85,7 +91,7 @@ def test_a_server_that_sends_something_else_is_asked_in_the_ordinary_way_from_th
     backend: S3Backend, client: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(RangeReader, "read", lambda self, key, *_: asked.append(key))
+    monkeypatch.setattr(RangeReader, "open", lambda self, key, *_: asked.append(key))
     for _ in range(3):
         assert backend.get(KEY, 7, 5).data == DATA[7:12]
     assert (len(asked), client.calls) == (1, 3)
