@@ -286,15 +286,18 @@ class Prefetcher:
     def _prepare(self) -> None:
         budget = self._budget_bytes()
         # A cache that does not hold the version would have to give up other files for it, again and again.
-        holds_all = self._source.tree.size <= budget
-        self._ahead.limit(max(budget // _CACHE_SHARE, _LEAST_WINDOW_BYTES), wants_whole=holds_all)
+        window = max(budget // _CACHE_SHARE, _LEAST_WINDOW_BYTES)
+        self._ahead.limit(window, wants_whole=self._is_held_by(budget))
         self._want_inner_pages()
 
     def _judge(self) -> None:
-        size, budget = self._source.tree.size, self._budget_bytes()
+        self._holds_all = self._is_held_by(self._budget_bytes())
+
+    def _is_held_by(self, budget: int) -> bool:
+        size = self._source.tree.size
         if size > budget:
             _log.info("the version has %d bytes, the cache takes %d", size, budget)
-        self._holds_all = size <= budget
+        return size <= budget
 
     def _fill(self) -> None:
         size, budget = self._source.tree.size, self._budget_bytes()

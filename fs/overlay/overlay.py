@@ -347,7 +347,7 @@ class Overlay:
         return node
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
-        """Return an extended attribute of *ino*. Raises Refused: ENODATA; ENOTSUP as the view."""
+        """Return an extended attribute of *ino*. Raises Refused: ENODATA; ENOTSUP for `security.`."""
         if name.startswith(b"security."):
             raise Refused(errno.ENOTSUP)
         found = self.rows.xattr(ino, name)

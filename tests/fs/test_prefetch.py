@@ -64,6 +64,10 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make(source, store, cutting=SMALL_CUTTING, boundaries=SMALL_LEAVES, tail_bytes=0)
 
 
+def wait_until_nothing_walks() -> None:
+    wait_until(lambda: all(thread.name != "dvfs-prefetch" for thread in threading.enumerate()))
+
+
 class Opened:
     """The version, opened on an empty cache, with its prefetcher."""
 
@@ -119,7 +123,7 @@ class Opened:
     def close(self) -> None:
         self.prefetcher.stop()
         # One that still walks the catalog would use the cache after it is closed, which then begins anew.
-        wait_until(lambda: not any(thread.name == "dvfs-prefetch" for thread in threading.enumerate()))
+        wait_until_nothing_walks()
         self.version.close()
         self.cache.close()
 
@@ -276,7 +280,7 @@ def test_a_file_read_here_and_there_comes_whole_if_the_cache_holds_it(
     it = Opened(one, tmp_path / "cache", Prefetch.AUTO, budget_bytes)
     try:
         it.prefetcher.start()
-        wait_until(lambda: not any(thread.name == "dvfs-prefetch" for thread in threading.enumerate()))
+        wait_until_nothing_walks()
         for start in (9 << 20, 1 << 20, 6 << 20, 3 << 20)[:WHOLE_FILE_READS]:
             it.read(2, start, 10)
         it.read(2, 8 << 20, 64 * KIB)
@@ -335,7 +339,7 @@ def test_inner_pages_come_level_by_level_as_far_as_they_fit(tmp_path: Path) -> N
         it = Opened(made, tmp_path / name, Prefetch.AUTO, inner_bytes=inner_bytes)
         try:
             it.prefetcher.start()
-            wait_until(lambda: all(thread.name != "dvfs-prefetch" for thread in threading.enumerate()))
+            wait_until_nothing_walks()
             assert it.version.fetcher.wait_idle(10)
             found = [[ref.block for ref in level] for level in levels]
             return [(len(level), sum(it.cache.has(block.digest) for block in level)) for level in found]
