@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 
 from dvfs.store.backend import Backend, stream
 from dvfs.store.block import MAX_BLOCK_BYTES, BlockRef, Codec
@@ -30,7 +31,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_OFFSET = 1 << 62
 _LONG_BYTES = 1 << 20
-_PIECE_BYTES = 256 << 10
+_PIECE_BYTES = 4 << 20
+_ALONE_BYTES = 256 << 10
 _CODECS = frozenset(int(codec) for codec in Codec)
 
 
@@ -75,14 +77,16 @@ class Pace:
 def _in_pieces(refs: Sequence[BlockRef]) -> list[tuple[int, list[BlockRef]]]:
     """Return in which pieces, of how many bytes, *refs* are to come, and which of them are in each.
 
-    Together they span what *refs* do, in order of offset. Long blocks are a piece each, so that none needs a copy;
-    what lies between is one without blocks.
+    Together they span what *refs* do, in order of offset. Long blocks that are not compressed are a piece each, so that
+    none needs a copy; others come several at a time, as each piece costs the interpreter a turn. What lies before a
+    new piece is one without blocks.
     """
     pieces: list[tuple[int, list[BlockRef]]] = []
-    members: list[BlockRef] = []
-    start = stop = refs[0].offset
-    for ref in refs:
-        if stop - start >= _PIECE_BYTES and ref.offset >= stop:
+    members = [refs[0]]
+    start, stop = refs[0].offset, refs[0].offset + refs[0].stored
+    for before, ref in pairwise(refs):
+        is_full = stop - start >= _PIECE_BYTES or _comes_alone(before) or _comes_alone(ref)
+        if is_full and ref.offset >= stop:
             pieces.append((stop - start, members))
             members = []
             if ref.offset > stop:
@@ -91,6 +95,10 @@ def _in_pieces(refs: Sequence[BlockRef]) -> list[tuple[int, list[BlockRef]]]:
         members.append(ref)
         stop = max(stop, ref.offset + ref.stored)
     return [*pieces, (stop - start, members)]
+
+
+def _comes_alone(ref: BlockRef) -> bool:
+    return ref.codec == Codec.RAW and ref.stored >= _ALONE_BYTES
 
 
 class PackReader:

@@ -57,19 +57,28 @@ def read(backend: Streaming, refs: Sequence[BlockRef]) -> list[tuple[BlockRef, b
     return list(PackReader(lambda tag: backend).blocks(refs))
 
 
+def test_blocks_that_are_compressed_share_pieces(backend: Streaming) -> None:
+    blocks = [noise(500 * KIB, seed) + bytes(100 * KIB) for seed in range(12)]
+    refs = store_blocks(backend, blocks, compression="zstd")
+    assert read(backend, refs) == list(zip(refs, blocks, strict=True))
+    ((start, sizes),) = backend.streams
+    assert (start, sum(sizes), len(sizes)) == (0, sum(ref.stored for ref in refs), 2)
+    assert sizes[0] == sum(ref.stored for ref in refs[:9])
+
+
 def test_long_blocks_are_a_piece_each_and_short_ones_share_one(backend: Streaming) -> None:
     blocks = [noise(size * KIB, seed) for seed, size in enumerate((300, 400, 100, 100, 100, 5, 300))]
     refs = store_blocks(backend, blocks)
     assert read(backend, refs) == list(zip(refs, blocks, strict=True))
-    assert backend.streams == [(0, [size * KIB for size in (300, 400, 300, 305)])]
+    assert backend.streams == [(0, [size * KIB for size in (300, 400, 305, 300)])]
 
 
 def test_what_lies_between_is_a_piece_of_its_own_after_a_long_block(backend: Streaming) -> None:
-    blocks = [noise(size * KIB, seed) for seed, size in enumerate((300, 7, 300, 9, 5))]
+    blocks = [noise(size * KIB, seed) for seed, size in enumerate((300, 7, 300, 9, 5, 6, 4))]
     refs = store_blocks(backend, blocks)
-    wanted = [refs[0], refs[2], refs[4]]
-    assert read(backend, wanted) == [(refs[0], blocks[0]), (refs[2], blocks[2]), (refs[4], blocks[4])]
-    assert backend.streams == [(0, [size * KIB for size in (300, 7, 300, 9, 5)])]
+    wanted = [refs[number] for number in (0, 2, 4, 6)]
+    assert read(backend, wanted) == [(refs[number], blocks[number]) for number in (0, 2, 4, 6)]
+    assert backend.streams == [(0, [size * KIB for size in (300, 7, 300, 9, 15)])]
 
 
 def test_references_that_overlap_come_in_one_piece(backend: Streaming) -> None:
