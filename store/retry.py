@@ -101,6 +101,7 @@ class Retrying:
     def stream(self, key: str, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
         """See `StreamedReads.stream`; one that breaks off is begun anew after the last piece yielded."""
         source: Generator[bytes, None, None] | None = None
+        sizes = [size for size in sizes if size]  # no piece is yielded for others
         done = 0
 
         def next_piece() -> bytes | None:

@@ -138,6 +138,10 @@ def test_a_stream_that_breaks_off_goes_on(setup: Setup) -> None:
     assert list(retrying.stream("packs/00/aa", 100, [50] * 10)) == [data[at : at + 50] for at in range(100, 600, 50)]
     assert breaking.starts == [100, 250, 250, 350]
     assert retrying.repeats == Repeats(3)
+    breaking = Breaking(setup.plain, [1])
+    pieces = Retrying(breaking, setup.clock, POLICY).stream("packs/00/aa", 5, [0, 50, 0, 70])
+    assert list(pieces) == [data[5:55], data[55:125]]
+    assert breaking.starts == [5, 55]
     breaking = Breaking(setup.plain, [1] + [0] * 100)
     pieces = Retrying(breaking, setup.clock, POLICY).stream("packs/00/aa", 0, [50] * 10)
     assert next(pieces) == data[:50]
