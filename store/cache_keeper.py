@@ -231,6 +231,7 @@ class Keeper:
                 return
             self._puts = puts | self._puts
             self._uses = uses | self._uses
+            self._lock.notify_all()  # who took them may have been another thread than the one that waits for some
 
     def _agree(self, sweep: bool) -> bool:
         """Make index and files of one folder agree; of all in turn after a process died or the index was lost."""
