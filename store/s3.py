@@ -108,6 +108,8 @@ class S3Backend:
         """See `StreamedReads.stream`."""
         length = sum(sizes)
         check_range(key, start, length)
+        if not length:
+            return
         with self._errors("cannot read", key):
             part = self._open_range(key, start, length, {})
             if part is not None:

@@ -390,6 +390,23 @@ def test_prefixes_of_one_bucket_are_stores_of_their_own(s3_url: str) -> None:
     other.close()
 
 
+def test_a_stream_of_no_bytes_asks_for_nothing(s3_backend: S3Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3_backend.put_if_absent(RECORD, b"record")
+    session = cast("Any", s3_backend._client)._endpoint.http_session
+    send, sent = session.send, list[str]()
+
+    def noted(request: AWSPreparedRequest) -> AWSResponse:
+        sent.append(request.url)
+        return cast("AWSResponse", send(request))
+
+    monkeypatch.setattr(session, "send", noted)
+    for sizes in ([], [0], [0, 0]):
+        assert list(s3_backend.stream(RECORD, 2, sizes)) == []
+    assert sent == []
+    assert list(s3_backend.stream(RECORD, 2, [0, 3])) == [b"cor"]
+    assert len(sent) == 1
+
+
 def test_reading_with_readonly_credentials(s3_backend: S3Backend, s3_readonly: S3Backend) -> None:
     etag = s3_backend.put_if_absent(RECORD, b"record")
     assert s3_readonly.get(RECORD).data == b"record"
