@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +32,7 @@ from dvfs.store.retry import Retrying, RetryPolicy
 from dvfs.store.s3 import S3Backend, S3Options
 from dvfs.store.url import BackendOptions, open_backend
 from tests.faulty import Faulty
-from tests.one_answer import OneAnswer
+from tests.one_answer import OneAnswer, answering
 from tests.seaweed import SeaweedServer
 from tests.store.noise import noise
 
@@ -269,6 +270,13 @@ def test_options_reach_open_backend() -> None:
 # What comes back
 
 
+@contextmanager
+def _answered(answer: bytes) -> Iterator[tuple[S3Backend, OneAnswer]]:
+    """Run a server that sends *answer*, and a backend that asks it, for the time of a `with`."""
+    with answering(answer) as server, closing(S3Backend("bucket", "p", S3Options(endpoint_url=server.endpoint))) as it:
+        yield it, server
+
+
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(
     ("status", "code", "operation", "kind"),
@@ -323,45 +331,30 @@ def test_answers(status: int, code: str, operation: str, kind: type[DvfsError]) 
     ],
 )
 def test_a_body_cut_short_is_unavailable(answer: bytes) -> None:
-    server = OneAnswer(answer)
-    backend = S3Backend("bucket", "p", S3Options(endpoint_url=server.endpoint))
-    try:
+    with _answered(answer) as (backend, server):
         with pytest.raises(Unavailable) as caught:
             backend.get(RECORD)
         assert RECORD in str(caught.value)
         assert len(server.requests) == 1
-    finally:
-        backend.close()
-        server.close()
 
 
 @pytest.mark.usefixtures("keys")
 def test_a_stream_cut_short_is_unavailable_where_it_ends() -> None:
     head = b'HTTP/1.1 206 Partial\r\nETag: "e"\r\nContent-Range: bytes 3-9/10\r\nContent-Length: 7\r\n\r\n'
-    server = OneAnswer(head + b"34567")
-    backend = S3Backend("bucket", "p", S3Options(endpoint_url=server.endpoint))
-    try:
+    with _answered(head + b"34567") as (backend, server):
         pieces = backend.stream(RECORD, 3, [2, 2, 3])
         assert [next(pieces), next(pieces)] == [b"34", b"56"]
         with pytest.raises(Unavailable, match=RECORD):
             next(pieces)
         assert len(server.requests) == 1
-    finally:
-        backend.close()
-        server.close()
 
 
 @pytest.mark.usefixtures("keys")
 def test_a_server_that_knows_no_ranges() -> None:
     head = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 10\r\nConnection: close\r\n\r\n'
-    server = OneAnswer(head + b"0123456789")
-    backend = S3Backend("bucket", "p", S3Options(endpoint_url=server.endpoint))
-    try:
+    with _answered(head + b"0123456789") as (backend, _):
         assert backend.get(RECORD, 3, 4).data == b"3456"
         assert backend.get(RECORD, 8).data == b"89"
-    finally:
-        backend.close()
-        server.close()
 
 
 # With a server
