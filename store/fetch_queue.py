@@ -76,16 +76,18 @@ class WantedBlocks:
         run, is_all = self._neighbours(ref, max_bytes + max_bytes // 4)
         if not is_all:
             run, _ = self._neighbours(ref, max_bytes)
-        for member in run:
-            self.take(member.digest)
-        return sorted([ref, *run], key=lambda member: member.offset)
+        return sorted([ref, *self._take_all(run)], key=lambda member: member.offset)
 
     def take_neighbours(self, ref: BlockRef, max_bytes: int) -> list[BlockRef]:
         """Remove and return wanted neighbours of *ref*, itself not wanted, so that all span at most *max_bytes*."""
-        taken, _ = self._neighbours(ref, max_bytes)
-        for member in taken:
-            self.take(member.digest)
-        return taken
+        found, _ = self._neighbours(ref, max_bytes)
+        return self._take_all(found)
+
+    def _take_all(self, refs: list[BlockRef]) -> list[BlockRef]:
+        """Remove and return *refs*, all of them wanted."""
+        for ref in refs:
+            self.take(ref.digest)
+        return refs
 
     def _neighbours(self, ref: BlockRef, max_bytes: int) -> tuple[list[BlockRef], bool]:
         """Return neighbours of *ref* so that all span at most *max_bytes*, and whether those are all it has.
