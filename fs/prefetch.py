@@ -287,17 +287,17 @@ class Prefetcher:
         budget = self._budget_bytes()
         # A cache that does not hold the version would have to give up other files for it, again and again.
         window = max(budget // _CACHE_SHARE, _LEAST_WINDOW_BYTES)
-        self._ahead.limit(window, wants_whole=self._is_held_by(budget))
+        holds_all = self._is_held_by(budget)
+        if not holds_all:
+            _log.info("the version has %d bytes, the cache takes %d", self._source.tree.size, budget)
+        self._ahead.limit(window, wants_whole=holds_all)
         self._want_inner_pages()
 
     def _judge(self) -> None:
         self._holds_all = self._is_held_by(self._budget_bytes())
 
     def _is_held_by(self, budget: int) -> bool:
-        size = self._source.tree.size
-        if size > budget:
-            _log.info("the version has %d bytes, the cache takes %d", size, budget)
-        return size <= budget
+        return self._source.tree.size <= budget
 
     def _fill(self) -> None:
         size, budget = self._source.tree.size, self._budget_bytes()

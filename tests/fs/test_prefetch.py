@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 import time
@@ -256,6 +257,20 @@ def test_auto_does_not_fill_what_the_cache_cannot_hold(open_it: Callable[..., Op
         it.read((number * 67) % FILES + 2, 0, 20_000)
     wait_until(lambda: not it.prefetcher.is_filling)
     assert it.cached() < all_blocks(it)
+
+
+def test_a_version_larger_than_the_cache_is_logged_once(
+    open_it: Callable[..., Opened], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dvfs.fs.prefetch")
+    it = open_it(Prefetch.AUTO, budget_bytes=1 << 20)
+    it.prefetcher.start()
+    wait_until_nothing_walks()
+    order = ((number * 67) % FILES + 2 for number in itertools.count())
+    while not it.fetches_alone():  # until it is known to be larger
+        it.read(next(order), 0, 20_000)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"the version has {it.version.tree.size} bytes, the cache takes {1 << 20}"]
 
 
 def test_a_file_read_in_order_is_there_before_its_reader(open_it: Callable[..., Opened]) -> None:
