@@ -1,9 +1,8 @@
-"""What tests of mounts share: files to mount, what a mount tells of itself, and waiting for it."""
+"""What tests of mounts share: files to mount, and what a mount tells of itself."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,11 +38,3 @@ def figures(mounted: Mounted) -> Figures:
     """Return the figures of *mounted*."""
     with asked(mounted) as found:
         return found.figures()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until *condition* holds, half a minute at most."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)

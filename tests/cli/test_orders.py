@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Program
 from tests.store.noise import noise
+from tests.waiting import wait_until
 
 FILES = 24
 BYTES = 300_000  # three to a block
@@ -42,13 +42,6 @@ def is_read(mounted: Path, number: int) -> bool:
 
 def cached_bytes(cache: Path) -> int:
     return sum(path.stat().st_size for path in cache.rglob("*") if path.is_file() and "blocks" in path.parts)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def without_store(dvfs: Program) -> None:

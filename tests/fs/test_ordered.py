@@ -21,9 +21,9 @@ from dvfs.store.external import External
 from dvfs.store.metrics import Metered
 from tests.catalog_model import SMALL
 from tests.fs.made_version import Made, make, opened
-from tests.fs.test_prefetch import wait_until
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING
+from tests.waiting import wait_until
 
 FILES = 400
 BYTES = 8_000

@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from dvfs.store.version import Version
 from tests.catalog_model import SMALL
 from tests.fs.made_version import Made, make, opened
 from tests.store_kit import SMALL_CUTTING
+from tests.waiting import wait_until
 
 KIB = 1 << 10
 FILES = 200
@@ -140,13 +140,6 @@ def open_it(made: Made, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
     yield open_one
     for one in all_opened:
         one.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def ordered_blocks(it: Opened) -> list[bytes]:

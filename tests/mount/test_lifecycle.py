@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,15 +22,9 @@ from dvfs.fs.mounts import is_running, wait_gone
 from dvfs.store.errors import NotFound, Unavailable, WrongState
 from tests.fs.made_version import Made
 from tests.mount.conftest import Failed, Mounted, Mounter
+from tests.waiting import wait_until
 
 Odd = Callable[..., Mounted]
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_mount_is_named_in_the_kernel_and_in_the_table(odd: Odd) -> None:
@@ -114,7 +107,7 @@ def test_sigterm_ends_a_mount_whose_store_hangs(odd: Odd) -> None:
     mounted.is_noisy = True
     mounted.hanging.touch()
     reader = subprocess.Popen(["cat", mounted.directory / "big" / "random"], stdout=-3, stderr=-3)
-    _wait_until(lambda: "dvfs:hangs\n" in _threads(mounted.pid))
+    wait_until(lambda: "dvfs:hangs\n" in _threads(mounted.pid))
     os.kill(mounted.pid, signal.SIGTERM)
     assert wait_gone(mounted.noted.pid, mounted.noted.started)
     assert mounted_at(mounted.directory) is None
@@ -170,7 +163,7 @@ def test_a_mount_is_not_mounted_over(odd: Odd) -> None:
 def test_a_killed_daemon_leaves_a_dead_mount_that_is_mounted_over(odd: Odd) -> None:
     mounted = odd()
     os.kill(mounted.pid, signal.SIGKILL)
-    _wait_until(lambda: is_dead(mounted.directory) and not mounted.noted.is_served)
+    wait_until(lambda: is_dead(mounted.directory) and not mounted.noted.is_served)
     assert [mount.is_served for mount in mounted.table.all()] == [False]
     again = odd()
     assert (again.directory / "x").read_bytes() == b"x"
@@ -181,7 +174,7 @@ def test_a_killed_daemon_leaves_a_dead_mount_that_is_mounted_over(odd: Odd) -> N
 def test_a_dead_mount_is_unmounted(odd: Odd) -> None:
     mounted = odd()
     os.kill(mounted.pid, signal.SIGKILL)
-    _wait_until(lambda: is_dead(mounted.directory))
+    wait_until(lambda: is_dead(mounted.directory))
     mounted.umount()
     assert mounted_at(mounted.directory) is None
     assert mounted.table.all() == []

@@ -20,9 +20,10 @@ from dvfs.store.stalls import Cause
 from tests.catalog_model import TINY
 from tests.fs.made_version import Made
 from tests.mount.conftest import Mounter
-from tests.mount_kit import FILE_BYTES, asked, figures, files_of_20_kb, wait_until
+from tests.mount_kit import FILE_BYTES, asked, figures, files_of_20_kb
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING
+from tests.waiting import wait_until
 
 DELAY = 0.05
 MIB = 1 << 20

@@ -23,9 +23,10 @@ from dvfs.fs.mounts import started_at, wait_gone
 from dvfs.fs.orders import hand_in, inodes_of
 from tests.fs.made_version import Made
 from tests.mount.conftest import Mounted, Mounter
-from tests.mount_kit import FILE_BYTES, figures, files_of_20_kb, wait_until
+from tests.mount_kit import FILE_BYTES, figures, files_of_20_kb
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING, tree_of
+from tests.waiting import wait_until
 
 FILES = 120
 WORKERS = 3

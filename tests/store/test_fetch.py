@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -30,6 +29,7 @@ from tests.clocks import FakeClock
 from tests.faulty import Faulty
 from tests.memory_backend import Get, MemoryBackend, store_blocks
 from tests.store.noise import noise
+from tests.waiting import wait_until
 
 KIB = 1 << 10
 
@@ -94,13 +94,6 @@ class Gate:
     def wait_inside(self, count: int) -> None:
         with self._condition:
             assert self._condition.wait_for(lambda: self.inside >= count, 60)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.001)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
