@@ -74,6 +74,14 @@ class Made:
         assert self.stretches.has(inode)
         await self.arrives(inode, first)
 
+    async def begin_with_buffers_of_another(self, inode: int) -> None:
+        """Do as `begin`; the buffers come when the thread of a stream that is over has seen its end."""
+        with trio.fail_after(60):
+            while not self.stretches.has(inode):
+                for at in range(0, 4 * MIB, MIB):
+                    await self.read(at, inode=inode)
+                await trio.sleep(0.001)
+
     async def arrives(self, inode: int, first: int = 3 * MIB) -> None:
         with trio.fail_after(60):
             while await self.read(first, inode=inode) is None:  # noqa: ASYNC110  # a thread decides it
@@ -142,17 +150,13 @@ async def test_a_stream_read_to_its_end_gives_way_and_so_does_an_idle_one(made: 
     await made.begin(3)
     for at in range(3 * MIB, SIZE, MIB):
         await made.read(at, inode=2)
-    await made.begin(4)
+    await made.begin_with_buffers_of_another(4)
     assert [made.stretches.has(inode) for inode in (2, 3, 4)] == [False, True, True]
 
     made.now += IDLE_SECONDS / 2
     await made.read(4 * MIB, inode=4)
     made.now += IDLE_SECONDS * 0.6
-    with trio.fail_after(60):
-        while not made.stretches.has(5):  # the buffers come when the thread of the idle one has seen its end
-            for at in range(0, 4 * MIB, MIB):
-                await made.read(at, inode=5)
-            await trio.sleep(0.001)
+    await made.begin_with_buffers_of_another(5)
     assert [made.stretches.has(inode) for inode in (3, 4)] == [False, True]
     assert len(made.buffers) <= BUFFERS
 
