@@ -1,7 +1,8 @@
 """The local block cache: content-addressed files that all versions, mounts and processes on a machine share.
 
     blocks/<xx>/<digest>   raw bytes of a block or stored bytes of a page, named by their block digest; or a range of
-                           an external file, named by what it is a range of, and sealed
+                           an external file, named by what it is a range of, and sealed; or a link into a whole file
+    files/<xx>/<digest>    a large file in one piece, or what there is of it, named by its file digest
     tmp/<x>/<session>-<n>  a block being written
     sessions/<session>     a process that writes, or that died before it had closed the cache
     lock                   byte locks: one fetch for each block, and which sessions live
@@ -18,19 +19,25 @@ log line. It requests nothing from a store; that is the fetcher's.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvfs.store.cache_budget import default_reserve, disk_space, stored_budget
-from dvfs.store.cache_files import SHARDS, BlockFiles, OpenBlock, Scratch
-from dvfs.store.cache_index import Index
+from dvfs.store.cache_check import VerifyReport, check, remove
+from dvfs.store.cache_files import BlockFiles
+from dvfs.store.cache_index import Index, IndexBusy
+from dvfs.store.cache_into import Laid, runs, write_into
+from dvfs.store.cache_join import Join
 from dvfs.store.cache_keeper import Keeper
+from dvfs.store.cache_listing import Listing
 from dvfs.store.cache_locks import FetchLocks, LockFile, Sessions
-from dvfs.store.cache_verified import SharedVerified
+from dvfs.store.cache_open import OpenBlock, Scratch
+from dvfs.store.cache_temporary import TemporaryFiles
+from dvfs.store.cache_verified import Identity, SharedVerified, identity_of
+from dvfs.store.cache_whole import Place, WholeFiles
 from dvfs.store.clock import Clock, SystemClock
 from dvfs.store.crash import CrashPoint, no_crash
 from dvfs.store.digest import DIGEST_SIZE, Buffer, seal_of
@@ -50,17 +57,6 @@ class CacheInfo:
     bytes: int
     blocks: int
     budget_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What a check found: *bytes* of *blocks* sound files, the paths of *damaged* ones (removed), and the number
-    of *strays*: temporary files that dead processes had left (removed)."""
-
-    blocks: int
-    bytes: int
-    damaged: tuple[str, ...]
-    strays: int
 
 
 class Cache:
@@ -96,12 +92,16 @@ class Cache:
         self._lock_file = LockFile(root / "lock")
         self._locks = FetchLocks(self._lock_file, wait_seconds=lock_wait_seconds, clock=clock, log=self._log)
         self._sessions = Sessions(root / "sessions", self._lock_file)
+        self._temporary = TemporaryFiles(root, self._sessions)
+        self._whole = WholeFiles(root, self._temporary)
         self._files = BlockFiles(
-            root, self._sessions, log=self._log, on_use=self._note_use, max_open=max_open, crash=crash
+            root, self._temporary, self._whole, log=self._log, on_use=self._note_use, max_open=max_open, crash=crash
         )
+        self._listing = Listing(self._files, self._whole)
         self._keeper = Keeper(
             root,
             self._files,
+            self._listing,
             Index(root / "index.sqlite", log=self._log, crash=crash),
             self._sessions,
             budget=self._find_budget,
@@ -116,6 +116,11 @@ class Cache:
         self._scratch = Scratch()
         self._remove_strays()
 
+    @property
+    def folder(self) -> Path:
+        """The folder that it is in."""
+        return self._root
+
     def share_verified(self, shared: SharedVerified) -> None:
         """Verify no file that another process with *shared* has verified. To be called before the first use."""
         self._files.share_verified(shared)
@@ -129,8 +134,8 @@ class Cache:
         found = self._files.load(digest)
         if found is None:
             return None
-        self._keeper.note_use(digest)
         block, data = found
+        self._keeper.note_use(block.row)
         return bytes(data) if data is not None else self._pread(digest, block, 0, block.size)
 
     def read(self, digest: bytes, start: int, length: int) -> bytes | None:
@@ -140,8 +145,8 @@ class Cache:
             found = self._files.load(digest)
             if found is None:
                 return None
-            self._keeper.note_use(digest)
             block, data = found
+            self._keeper.note_use(block.row)
             if data is not None:
                 return bytes(data[start : start + length])
         block.used = True
@@ -157,15 +162,15 @@ class Cache:
             found = self._files.load(digest, view)
             if found is None:
                 return None
-            self._keeper.note_use(digest)
             block, data = found
+            self._keeper.note_use(block.row)
             if data is not None:
                 return len(data)
         block.used = True
         if block.size != len(view):
             return block.size
         try:
-            got = os.preadv(block.fd, (view,), 0)
+            got = os.preadv(block.fd, (view,), block.start)
         except OSError as exc:
             self._files.remove_damaged(digest, block, str(exc))
             return None
@@ -191,10 +196,10 @@ class Cache:
         It is not when the block is not open, ends before, or the kernel does not have all bytes in memory.
         """
         block = self._open.get(digest)
-        if block is None or start + len(view) > block.size or not self._nowait_flags:
+        if block is None or not 0 <= start <= block.size - len(view) or not self._nowait_flags:
             return False
         try:
-            got = os.preadv(block.fd, (view,), start, self._nowait_flags)
+            got = os.preadv(block.fd, (view,), block.start + start, self._nowait_flags)
         except BlockingIOError:
             return False
         except OSError:
@@ -211,9 +216,10 @@ class Cache:
         """Open and verify the block *digest*, so that reading it is quick; return whether it is here, and sound."""
         if digest in self._open:
             return True
-        if self._files.load(digest) is None:
+        found = self._files.load(digest)
+        if found is None:
             return False
-        self._keeper.note_use(digest)
+        self._keeper.note_use(found[0].row)
         return True
 
     def foresee(self, digest: bytes) -> None:
@@ -230,6 +236,9 @@ class Cache:
             if self._budget_bytes != 0:
                 self._log.warning("room", "cache %s has no room: reading on uncached", self._root)
             return False
+        laid = None if sealed else self._laid(digest, data)
+        if laid is not None and self._put_into([laid]):
+            return True
         try:
             self._files.write(digest, data, seal_of(digest, data) if sealed else b"")
         except OSError as exc:
@@ -238,6 +247,62 @@ class Cache:
             return False
         self._keeper.note_put(digest, len(data) + (DIGEST_SIZE if sealed else 0))
         return True
+
+    def put_all(self, blocks: Sequence[tuple[bytes, Buffer]]) -> list[bool]:
+        """Do as `put` with each of *blocks*; those that follow one another in a whole file are written in one go."""
+        laid = [found for digest, data in blocks if (found := self._laid(digest, data)) is not None]
+        written = {block.digest for run in runs(laid) if self._put_into(run) for block in run}
+        return [digest in written or self.put(digest, data) for digest, data in blocks]
+
+    def is_laid(self, digest: bytes) -> bool:
+        """Tell whether the block *digest* shall lie in a whole file. Never blocks."""
+        return self._whole.is_laid(digest)
+
+    def _laid(self, digest: bytes, data: Buffer) -> Laid | None:
+        laid = self._whole.laid(digest)
+        return Laid(digest, data, *laid) if laid is not None and laid[0].length == len(data) else None
+
+    def _put_into(self, run: Sequence[Laid]) -> bool:
+        size = sum(block.place.length for block in run)
+        if not self._keeper.has_room(size):
+            return False
+        try:
+            if not write_into(self._files, run):
+                return False
+        except OSError as exc:  # there may be no links here
+            self._log.warning("whole", "cache %s: a file is not kept in one piece: %s", self._root, exc)
+            return False
+        self._keeper.note_grown(run[0].place.file, size)
+        return True
+
+    def lay(self, digest: bytes, place: Place, size: int) -> None:
+        """Have the block *digest*, when it is stored, lie at *place* in a whole file of *size* bytes. Never blocks."""
+        self._whole.lay(digest, place, size)
+
+    def join(self, file: bytes, size: int, blocks: Sequence[tuple[bytes, int, int]]) -> Identity | None:
+        """See that the whole file *file* of *size* bytes is here, verified; return what `open_whole` knows it by.
+
+        *blocks*: digest, start and length of each, in order. Blocks that lie elsewhere are copied into it, where there
+        is room. None as long as a block is missing, or many were not verified yet: that takes reading them.
+        """
+        try:
+            return Join(self._files, self._whole, self._keeper, file, size, blocks).run()
+        except (OSError, ImportError, IndexBusy) as exc:
+            self._log.warning("whole", "cache %s: a file is not kept in one piece: %s", self._root, exc)
+            return None
+
+    def open_whole(self, file: bytes, identity: Identity) -> int | None:
+        """Return a descriptor, to be closed, of the whole file *file* that `join` gave that *identity*; None when it is
+        gone, or was changed."""
+        try:
+            fd = self._whole.open(file)
+        except OSError:
+            return None
+        if identity_of(os.fstat(fd)) != identity:
+            os.close(fd)
+            return None
+        self._keeper.note_use(file)
+        return fd
 
     def fetching(self, digest: bytes) -> contextlib.AbstractContextManager[bool]:
         """Be the one process and thread that fetches *digest*; look into the cache again once inside.
@@ -271,42 +336,19 @@ class Cache:
     def clear(self) -> None:
         """Remove all blocks. Who reads one reads on. Raises nothing; what cannot be removed is logged."""
         self._files.let_all_go()
-        for path in self._paths():
-            self._unlink(path)
+        for path in (*self._listing.blocks(), *self._listing.whole_files()):
+            remove(path)
         self._remove_strays()
         self._keeper.settle(everything=True)
 
     def verify(self, on_block: Callable[[int], None] | None = None) -> VerifyReport:
         """Check each file, remove the damaged ones and what dead processes left, and bring the index up to date.
 
-        *on_block* is called with the size in bytes of each file checked.
+        *on_block* is called with the size in bytes of each block checked.
         """
-        strays = self._remove_strays()
-        blocks = size = 0
-        damaged: list[str] = []
-        for path in self._paths():
-            try:
-                digest = self._files.digest_of(path)
-                length = os.lstat(path).st_size
-                sound = digest is not None and self._files.is_sound(digest)
-            except FileNotFoundError:
-                continue  # evicted meanwhile
-            except OSError as exc:
-                _log.warning("cache file %s cannot be read: %s", path, exc)
-                sound = False
-            if on_block is not None:
-                on_block(length)
-            if sound:
-                blocks += 1
-                size += length
-                continue
-            damaged.append(path)
-            _log.warning("cache file %s is damaged, removed", path)
-            if digest is not None:
-                self._files.let_go(digest)
-            self._unlink(path)
+        report = check(self._files, self._listing, self._remove_strays(), on_block)
         self._keeper.settle(everything=True)
-        return VerifyReport(blocks, size, tuple(damaged), strays)
+        return report
 
     def close(self) -> None:
         """Write the index, stop the thread, close all files. The next use starts them again."""
@@ -315,12 +357,12 @@ class Cache:
         self._lock_file.close()
 
     def _pread(self, digest: bytes, block: OpenBlock, start: int, length: int) -> bytes | None:
-        length = max(0, min(length, block.size - start))  # behind it there may be a seal
+        length = max(0, min(length, block.size - start))  # behind it there may be other bytes, and before it
+        if start < 0:
+            raise Internal(f"block {digest.hex()} cannot be read at {start}, {length} bytes")
         try:
-            data = os.pread(block.fd, length, start)
+            data = os.pread(block.fd, length, block.start + start)
         except OSError as exc:
-            if exc.errno == errno.EINVAL:
-                raise Internal(f"block {digest.hex()} cannot be read at {start}, {length} bytes") from exc
             self._files.remove_damaged(digest, block, str(exc))
             return None
         if len(data) != length:
@@ -328,30 +370,15 @@ class Cache:
             return None
         return data
 
-    def _paths(self) -> list[str]:
-        paths: list[str] = []
-        for shard in range(SHARDS):
-            with contextlib.suppress(NotADirectoryError, PermissionError):
-                paths += self._files.listed(shard)
-        return paths
-
-    def _unlink(self, path: str) -> None:
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            _log.warning("cache file %s cannot be removed: %s", path, exc)
-
     def _remove_strays(self) -> int:
         try:
-            return self._files.remove_strays()
+            return self._temporary.remove_strays()
         except OSError as exc:
             self._log.warning("strays", "cache %s: temporary files are not looked at: %s", self._root, exc)
             return 0
 
-    def _note_use(self, digest: bytes) -> None:
-        self._keeper.note_use(digest)
+    def _note_use(self, row: bytes) -> None:
+        self._keeper.note_use(row)
 
     def _find_reserve(self) -> int:
         if self._reserve_bytes is None:

@@ -1,10 +1,10 @@
-"""The block files of the cache: written to a temporary name and renamed, verified when first opened, kept open.
+"""The blocks of the cache: written to a temporary name and renamed, verified when first opened, kept open.
 
 A file is the bytes of the block that its name is the digest of; or, of a range of an external file, the bytes and
-behind them 32 more, the seal: a digest over the name and the bytes.
+behind them 32 more, the seal: a digest over the name and the bytes. In a file's place there may be a link into a large
+file that is kept in one piece; see `cache_whole.py`.
 
-Threading rule: `BlockFiles` is thread-safe. Finding an open block takes no lock. A descriptor is closed when the
-last reference to its `OpenBlock` goes, so never under a reader: the reference count is the use count.
+Threading rule: `BlockFiles` is thread-safe. Finding an open block takes no lock.
 
 Files are read with pread, never mapped: of a mapped file that is truncated the next access is SIGBUS.
 This module counts no bytes and evicts nothing.
@@ -12,72 +12,58 @@ This module counts no bytes and evicts nothing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import itertools
 import os
-import resource
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dvfs.store.block import MAX_BLOCK_BYTES
-from dvfs.store.cache_locks import Sessions
-from dvfs.store.cache_verified import Identity, SharedVerified
+from dvfs.store.cache_open import OpenBlock, Scratch, default_max_open, verified_bytes
+from dvfs.store.cache_temporary import TemporaryFiles, unlinked
+from dvfs.store.cache_verified import Identity, SharedVerified, VerifiedInside
+from dvfs.store.cache_whole import (
+    FILE_FLAGS,
+    Place,
+    WholeFiles,
+    identity_at,
+    is_blank,
+    is_link,
+    place_of,
+    unlink_pointer,
+    write_at,
+)
 from dvfs.store.crash import CrashPoint, no_crash
-from dvfs.store.digest import DIGEST_SIZE, Buffer, block_digest, seal_of
+from dvfs.store.digest import Buffer
 from dvfs.store.ext4 import spread_folders_in
 from dvfs.store.log_once import LogOnce
 
-SHARDS = 256
-_TEMPORARY_SHARDS = 16
-_MIN_OPEN = 16
-_MAX_OPEN = 4096
 _MAX_VERIFIED = 1 << 16
 _LOADING = 64
+_WRITING = 16
 
-_UNKNOWN: tuple[Identity, int] = (0, 0, 0, 0), 0
+_INSIDE_SHARE = 4
+"""One whole file is kept open for each so many blocks."""
+_TRIES = 4
 
-
-class Scratch(threading.local):
-    """A buffer for each thread, as long as the longest read so far: fresh memory costs more than the read."""
-
-    def __init__(self) -> None:
-        self._view = memoryview(bytearray(1 << 17))
-
-    def of(self, length: int) -> memoryview:
-        """Return *length* bytes of it, which the next call in this thread gives again."""
-        if len(self._view) < length:
-            self._view = memoryview(bytearray(length))
-        return self._view[:length]
-
-
-class OpenBlock:
-    """A verified block file: descriptor *fd*, *size* in bytes; *used* is set by each read, cleared by the LRU."""
-
-    __slots__ = ("fd", "size", "used")
-
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
-        self.size = size
-        self.used = True
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.fd)
+_UNKNOWN: tuple[Identity, int] = (0, 0, 0, 0, 0), 0
 
 
 class BlockFiles:
-    """The files under `blocks/` and `tmp/` of the cache folder *root*.
+    """The files under `blocks/` of the cache folder *root*, and what of *whole* lies behind links there.
 
-    *on_use* is called with a digest when its block was used since the last such call, at the latest when its
+    *on_use* is called with a row when a block of it was used since the last such call, at the latest when its
     descriptor is closed. *max_open* bounds the descriptors kept; the default is a quarter of what the process may.
-    Crash points: `fetch:after-temp` (created, empty), `fetch:before-rename` (whole), `fetch:after-rename`.
+    Crash points: `fetch:after-temp` (created, empty), `fetch:before-rename` (whole), `fetch:after-rename`; of a block
+    in a whole file `whole:before-link` (its bytes are there), `whole:after-link`.
     """
 
     def __init__(
         self,
         root: Path,
-        sessions: Sessions,
+        temporary: TemporaryFiles,
+        whole: WholeFiles,
         *,
         log: LogOnce,
         on_use: Callable[[bytes], None],
@@ -85,17 +71,18 @@ class BlockFiles:
         crash: CrashPoint = no_crash,
     ) -> None:
         self._blocks = os.fspath(root / "blocks")
-        self._temporary = os.fspath(root / "tmp")
-        self._sessions = sessions
+        self._temporary = temporary
+        self._whole = whole
         self._log = log
         self._on_use = on_use
         self._crash = crash
-        self._max_open = max_open or _default_max_open()
-        self._numbers = itertools.count()
+        self._max_open = max_open or default_max_open()
         self._scratch = Scratch()
         self._guard = threading.Lock()  # over changes of the two dicts; never held across I/O
+        self._writing = [threading.Lock() for _ in range(_WRITING)]  # by file; ext4 lets nobody else write it
         self._loading = [threading.Lock() for _ in range(_LOADING)]  # by digest; held while a block is read
         self._verified: dict[bytes, tuple[Identity, int]] = {}  # and how long the block is
+        self.inside = VerifiedInside(max(1, self._max_open // _INSIDE_SHARE))
         self._shared: SharedVerified | None = None
         self.open: dict[bytes, OpenBlock] = {}
         """Open blocks by digest, least recently used first (by second chance); only this class changes it."""
@@ -104,6 +91,10 @@ class BlockFiles:
         """Verify no file that *shared* knows, and tell it what is verified here. To be called before the first use."""
         self._shared = shared
 
+    def folder(self, shard: int) -> str:
+        """Return where the blocks are whose digests begin with the byte *shard*."""
+        return f"{self._blocks}/{shard:02x}"
+
     def path(self, digest: bytes) -> str:
         """Return where the block *digest* is, or would be."""
         name = digest.hex()
@@ -111,7 +102,29 @@ class BlockFiles:
 
     def exists(self, digest: bytes) -> bool:
         """Tell whether there is a file for *digest*, unverified."""
-        return os.path.lexists(self.path(digest))
+        path = self.path(digest)
+        try:
+            return not stat.S_ISLNK(os.lstat(path).st_mode) or self._whole.leads_to_a_file(path)
+        except OSError:
+            return False
+
+    def is_verified_in(self, found: os.stat_result, digest: bytes, place: Place) -> bool:
+        """Tell whether this process verified the block *digest* at *place* in the whole file that is *found*."""
+        if self.inside.has(found, place.file, digest, place.start):
+            return True
+        block = self.open.get(digest)
+        return (
+            block is not None
+            and Place(block.row, block.start, block.size) == place
+            and os.path.samestat(os.fstat(block.fd), found)
+        )
+
+    def place(self, digest: bytes) -> Place | None:
+        """Return where the block *digest* lies, None when it lies in no whole file. Raises nothing."""
+        try:
+            return place_of(self.path(digest))
+        except OSError:
+            return None
 
     def load(self, digest: bytes, into: memoryview | None = None) -> tuple[OpenBlock, memoryview | None] | None:
         """Open the block *digest* and keep it open; also return its bytes where they were read to verify them.
@@ -128,28 +141,30 @@ class BlockFiles:
     def _load(self, digest: bytes, into: memoryview | None) -> tuple[OpenBlock, memoryview | None] | None:
         path = self.path(digest)
         try:
-            fd = self._open_file(path)
+            block, place = self._opened(digest)
         except FileNotFoundError:
             return None
         except OSError as exc:
             self._log.warning(("open", exc.errno), "cache file %s cannot be opened: %s", path, exc)
             return None
-        block = OpenBlock(fd, 0)
         try:
-            found = os.fstat(fd)
-            identity = _identity(found)
+            found = os.fstat(block.fd)
+            identity = identity_at(found, place)
             data = None
             known = self._known(digest, identity)
             if known[0] != identity:
-                data = self._verified_bytes(fd, found, digest, into)
+                data = verified_bytes(block.fd, found, digest, place, self._scratch.of, into)
                 if data is None:
-                    self.remove_damaged(digest, block, "its bytes do not have the digest of its name")
+                    if place is not None and is_blank(block.fd, place):
+                        unlink_pointer(path, place)
+                    else:
+                        self.remove_damaged(digest, block, "its bytes do not have the digest of its name")
                     return None
         except OSError as exc:
             self.remove_damaged(digest, block, str(exc))
             return None
         block.size = len(data) if data is not None else known[1]
-        self._keep(digest, block, identity)
+        self._keep(digest, block, found, place)
         return block, data
 
     def _known(self, digest: bytes, identity: Identity) -> tuple[Identity, int]:
@@ -163,51 +178,89 @@ class BlockFiles:
     def foresee(self, digest: bytes) -> None:
         """Have the kernel begin to read the file for *digest*, if there is one; `load` finds what is wrong."""
         try:
-            fd = self._open_file(self.path(digest))
+            block, place = self._opened(digest)
         except OSError:
             return
-        try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(fd)
+        with contextlib.suppress(OSError):  # it is no file
+            os.posix_fadvise(block.fd, block.start, 0 if place is None else place.length, os.POSIX_FADV_WILLNEED)
 
     def write(self, digest: bytes, data: Buffer, seal: bytes = b"") -> None:
         """Make *data* the block *digest*, and keep it open. Raises OSError; then nothing is left behind.
 
         *seal*: of bytes whose digest is not *digest*, what `seal_of` gives; it is written behind them.
         """
-        number = next(self._numbers)
-        folder = f"{self._temporary}/{number % _TEMPORARY_SHARDS:x}"
-        temporary = f"{folder}/{self._sessions.current()}-{number:x}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            fd = os.open(temporary, flags, 0o666)
-        except FileNotFoundError:
-            os.makedirs(self._temporary, exist_ok=True)
-            spread_folders_in(self._temporary)
-            os.makedirs(folder, exist_ok=True)
-            fd = os.open(temporary, flags, 0o666)
-        block = OpenBlock(fd, len(data))
+        temporary, fd = self._temporary.create()
+        block = OpenBlock(fd, len(data), digest)
         try:
             self._crash("fetch:after-temp")
-            _write_all(fd, data)
+            write_at(fd, data, 0)
             if seal:
-                _write_all(fd, seal)
+                write_at(fd, seal, len(data))
             self._crash("fetch:before-rename")
             self._rename(temporary, self.path(digest))
         except BaseException:
-            _unlink(temporary)
+            unlinked(temporary)
             raise
         self._crash("fetch:after-rename")
-        self._keep(digest, block, _identity(os.fstat(fd)))
+        self._keep(digest, block, os.fstat(fd))
 
-    def remove(self, digest: bytes) -> None:
-        """Remove the block *digest*, which need not be there; who reads it reads on. Raises OSError."""
-        self.let_go(digest)
+    def link_and_keep(self, fd: int, blocks: Sequence[tuple[bytes, Place]]) -> bool:
+        """Say of *blocks* that they lie in the whole file that is open as *fd*, where they were written, and keep them
+        open; return whether it still has its name. Raises OSError."""
+        self._crash("whole:before-link")
+        for digest, place in blocks:
+            self.link(digest, place)
+        self._crash("whole:after-link")
+        found = os.fstat(fd)
+        if not found.st_nlink:
+            return False  # it was evicted meanwhile
+        for digest, place in blocks:
+            self._keep(digest, OpenBlock(os.dup(fd), place.length, place.file, place.start), found, place)
+        return True
+
+    def open_to_write(self, file: bytes, size: int, *, replace: bool = False) -> int:
+        """Return what `WholeFiles.open_to_write` does, having seen that this process is known to write."""
+        self._temporary.begin()
+        return self._whole.open_to_write(file, size, replace=replace)
+
+    def writing(self, file: bytes) -> threading.Lock:
+        """Return what to hold while the whole file *file* is written: who waits in the kernel wastes a processor."""
+        return self._writing[file[-1] % _WRITING]
+
+    def link(self, digest: bytes, place: Place) -> None:
+        """Say that the block *digest* lies at *place*; a file of its own goes. Raises OSError."""
+        path, target = self.path(digest), place.encode()
         try:
-            os.unlink(self.path(digest))
-        except FileNotFoundError:
+            try:
+                os.symlink(target, path)
+            except FileNotFoundError:
+                self._make_folder(path)
+                os.symlink(target, path)
+            return
+        except FileExistsError:
             pass
+        temporary = self._temporary.new_path()
+        try:
+            os.symlink(target, temporary)
+        except FileNotFoundError:
+            self._temporary.make_folder(temporary)
+            os.symlink(target, temporary)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            unlinked(temporary)
+            raise
+
+    def remove(self, row: bytes) -> None:
+        """Remove the file that the index has in *row*, if it is there; who reads it reads on. Raises OSError."""
+        path = self.path(row)
+        if not is_link(path):  # else the row was left when the block came to lie in a whole file
+            self.let_go(row)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._whole.path(row))
+            self._let_go_inside(row)
 
     def remove_damaged(self, digest: bytes, block: OpenBlock, why: str) -> None:
         """Remove the file that *block* has open, unless its name belongs to another file by now; log its name."""
@@ -215,8 +268,12 @@ class BlockFiles:
         self.let_go(digest)
         try:
             ours, there = os.fstat(block.fd), os.lstat(path)
-            if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
-                return
+            if not os.path.samestat(ours, there):
+                if self.place(digest) != Place(block.row, block.start, block.size):
+                    return
+                self.inside.forget(block.row, digest)
+                with contextlib.suppress(OSError):
+                    os.utime(self._whole.path(block.row), follow_symlinks=False)  # it is not what it was joined as
             os.unlink(path)
             outcome = "removed"
         except FileNotFoundError:
@@ -233,11 +290,20 @@ class BlockFiles:
         if known is not None and self._shared is not None:
             self._shared.forget(digest, *known)
 
+    def _let_go_inside(self, file: bytes) -> None:
+        """Close all blocks in the whole file *file*."""
+        with self._guard:
+            inside = [digest for digest, block in self.open.items() if block.row == file]
+        for digest in inside:
+            self.let_go(digest)
+        self.inside.forget(file)
+
     def let_all_go(self) -> None:
         """Close all blocks."""
         with self._guard:
             self.open.clear()
             self._verified.clear()
+        self.inside.clear()
 
     def sweep_open(self) -> None:
         """Report all blocks used, and close those that were removed by others, whose bytes the disk still holds."""
@@ -246,91 +312,64 @@ class BlockFiles:
         for digest, block in blocks:
             if block.used:
                 block.used = False
-                self._on_use(digest)
+                self._on_use(block.row)
             if os.fstat(block.fd).st_nlink == 0:
                 self.let_go(digest)
-
-    def listed(self, shard: int) -> Iterator[str]:
-        """Yield the paths of all that lies in directory *shard* of 0–255. Raises OSError."""
-        folder = f"{self._blocks}/{shard:02x}"
-        try:
-            names = os.listdir(folder)
-        except FileNotFoundError:
-            return
-        for name in names:
-            yield f"{folder}/{name}"
-
-    def digest_of(self, path: str) -> bytes | None:
-        """Return the digest that the listed *path* stands for; None when no block is named so."""
-        try:
-            digest = bytes.fromhex(os.path.basename(path))
-        except ValueError:
-            return None
-        return digest if len(digest) == DIGEST_SIZE and self.path(digest) == path else None
+        self.inside.sweep()
 
     def is_sound(self, digest: bytes) -> bool:
         """Tell whether the file of *digest* holds its block now. Raises OSError (not there, not readable)."""
-        block = OpenBlock(self._open_file(self.path(digest)), 0)
-        return self._verified_bytes(block.fd, os.fstat(block.fd), digest) is not None
+        block, place = self._opened(digest)
+        if verified_bytes(block.fd, os.fstat(block.fd), digest, place, self._scratch.of) is not None:
+            return True
+        if place is not None:
+            self.inside.forget(place.file, digest)
+            if is_blank(block.fd, place):
+                path = self.path(digest)
+                unlink_pointer(path, place)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return False
 
-    def remove_strays(self) -> int:
-        """Remove the temporary files of dead processes; return how many. Raises OSError."""
-        removed = 0
-        alive: dict[str, bool] = {}
-        for shard in range(_TEMPORARY_SHARDS):
-            folder = f"{self._temporary}/{shard:x}"
-            try:
-                names = os.listdir(folder)
-            except FileNotFoundError:
-                continue
-            for name in names:
-                session = name.partition("-")[0]
-                if session not in alive:
-                    alive[session] = self._sessions.is_alive(session)
-                if not alive[session]:
-                    removed += _unlink(f"{folder}/{name}")
-        return removed
-
-    def _verified_bytes(
-        self, fd: int, found: os.stat_result, digest: bytes, into: memoryview | None = None
-    ) -> memoryview | None:
-        """Return the bytes of the block, in *into* or the buffer of this thread, if the file is the block *digest*."""
-        size = found.st_size
-        if not stat.S_ISREG(found.st_mode) or size > MAX_BLOCK_BYTES:
-            return None
-        data = into if into is not None and len(into) == size else self._scratch.of(size)
-        if os.preadv(fd, [data], 0) != size:
-            return None
-        if block_digest(data) == digest:
-            return data
-        sealed, seal = data[:-DIGEST_SIZE], data[-DIGEST_SIZE:]
-        if size <= DIGEST_SIZE or seal != seal_of(digest, sealed):
-            return None
-        if into is None or len(into) != len(sealed):
-            return sealed
-        into[:] = sealed
-        return into
-
-    def _open_file(self, path: str) -> int:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    def _opened(self, digest: bytes) -> tuple[OpenBlock, Place | None]:
+        """Open what there is for *digest*, unverified; its size is not known yet, but by its place. Raises OSError."""
+        path = self.path(digest)
         try:
-            return os.open(path, flags)
+            return self._open_at(path, digest)
         except OSError as exc:
             if exc.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
         with self._guard:
-            for digest in list(self.open)[: (len(self.open) + 1) // 2]:
-                del self.open[digest]
-        return os.open(path, flags)
+            for other in list(self.open)[: (len(self.open) + 1) // 2]:
+                del self.open[other]
+        return self._open_at(path, digest)
+
+    def _open_at(self, path: str, digest: bytes) -> tuple[OpenBlock, Place | None]:
+        try:
+            return OpenBlock(os.open(path, os.O_RDONLY | FILE_FLAGS), 0, digest), None
+        except OSError as exc:
+            if exc.errno != errno.ELOOP:
+                raise
+        fd, place = self._whole.open_block(path)
+        return OpenBlock(fd, place.length, place.file, place.start), place
 
     def _rename(self, temporary: str, path: str) -> None:
         try:
             os.rename(temporary, path)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._make_folder(path)
             os.rename(temporary, path)
 
-    def _keep(self, digest: bytes, block: OpenBlock, identity: Identity) -> None:
+    def _make_folder(self, path: str) -> None:
+        """Make the folder that the block at *path* is in. Raises OSError."""
+        if not os.path.isdir(self._blocks):
+            os.makedirs(self._blocks, exist_ok=True)
+            spread_folders_in(self._blocks)  # where links are made
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+
+    def _keep(self, digest: bytes, block: OpenBlock, found: os.stat_result, place: Place | None = None) -> None:
+        identity = identity_at(found, place)
+        if place is not None:
+            self.inside.note(block.fd, found, place.file, digest, place.start)
         if self._shared is not None:
             self._shared.add(digest, identity, block.size)
         used: list[bytes] = []
@@ -347,34 +386,10 @@ class BlockFiles:
                 candidate = self.open.pop(oldest)
                 if candidate.used:
                     candidate.used = False
-                    used.append(oldest)
+                    used.append(candidate.row)
                     self.open[oldest] = candidate
                 else:
                     dropped.append(candidate)
             self.open[digest] = block
-        for oldest in used:
-            self._on_use(oldest)
-
-
-def _identity(found: os.stat_result) -> Identity:
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _write_all(fd: int, data: Buffer) -> None:
-    written = os.write(fd, data)
-    view = memoryview(data)
-    while written < len(view):
-        written += os.write(fd, view[written:])
-
-
-def _unlink(path: str) -> bool:
-    try:
-        os.unlink(path)
-    except OSError:
-        return False
-    return True
-
-
-def _default_max_open() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MAX_OPEN if soft == resource.RLIM_INFINITY else max(_MIN_OPEN, min(soft // 4, _MAX_OPEN))
+        for row in used:
+            self._on_use(row)

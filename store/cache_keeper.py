@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dvfs.store.cache_budget import disk_space
-from dvfs.store.cache_files import SHARDS, BlockFiles
+from dvfs.store.cache_files import BlockFiles
 from dvfs.store.cache_index import Index, IndexBusy, Row, Total
+from dvfs.store.cache_listing import SHARDS, Listing
 from dvfs.store.cache_locks import Sessions
 from dvfs.store.clock import Clock
 from dvfs.store.crash import CrashPoint, no_crash
@@ -47,6 +48,7 @@ class Keeper:
         self,
         root: Path,
         files: BlockFiles,
+        listing: Listing,
         index: Index,
         sessions: Sessions,
         *,
@@ -59,6 +61,7 @@ class Keeper:
     ) -> None:
         self._root = root
         self._files = files
+        self._listing = listing
         self._index = index
         self._sessions = sessions
         self._budget = budget
@@ -69,6 +72,7 @@ class Keeper:
         self._interval_seconds = interval_seconds
         self._lock = threading.Condition(threading.Lock())
         self._puts: dict[bytes, tuple[int, int]] = {}
+        self._grown: set[bytes] = set()
         self._uses: dict[bytes, int] = {}
         self._bytes = 0
         self._limit: int | None = None
@@ -100,15 +104,16 @@ class Keeper:
         return False
 
     def note_put(self, digest: bytes, size: int) -> None:
-        """Note that the block *digest* of *size* bytes was written."""
+        """Note that the block *digest* has a file of *size* bytes."""
         with self._lock:
-            is_first = not self._puts
-            self._puts[digest] = size, self._clock.now_ns()
-            self._bytes += size
-            if self._limit is None or self._bytes > self._limit or len(self._puts) >= _NOTED_WAKE:
-                self._urgent = True
-            if is_first or self._urgent:
-                self._lock.notify_all()
+            self._note(digest, size, size)
+        self._start()
+
+    def note_grown(self, file: bytes, size: int) -> None:
+        """Note that the whole file *file* takes *size* bytes more; how many in all is looked up later."""
+        with self._lock:
+            self._grown.add(file)
+            self._note(file, size + self._puts.get(file, (0, 0))[0], size)
         self._start()
 
     def note_use(self, digest: bytes) -> None:
@@ -134,6 +139,26 @@ class Keeper:
         more = self.step(sweep=True)
         while more:
             more = self.step()
+
+    def forget(self, rows: list[bytes]) -> None:
+        """Note at once that the files of *rows* are gone. Raises IndexBusy, ImportError."""
+        with self._step_lock:
+            with self._lock:
+                for row in rows:
+                    self._puts.pop(row, None)
+            self._index.apply({}, {}, rows)
+
+    def spare_bytes(self) -> int:
+        """Return how many bytes more the cache may take before something must be evicted.
+
+        Raises IndexBusy, ImportError, OSError.
+        """
+        with self._step_lock:
+            cached = self._index.total().bytes
+            limit = self._find_limit(cached)
+            with self._lock:
+                cached += sum(size for size, _ in self._puts.values())  # which the index does not have yet
+            return limit - _slack(limit) - cached
 
     def total(self) -> Total | None:
         """Return what the index says, None when it cannot be asked."""
@@ -180,6 +205,15 @@ class Keeper:
         self._index.close()
         self._closed = False
 
+    def _note(self, row: bytes, size: int, more: int) -> None:
+        is_first = not self._puts
+        self._puts[row] = size, self._clock.now_ns()
+        self._bytes += more
+        if self._limit is None or self._bytes > self._limit or len(self._puts) >= _NOTED_WAKE:
+            self._urgent = True
+        if is_first or self._urgent:
+            self._lock.notify_all()
+
     def _start(self) -> None:
         if self._thread is not None and self._pid == os.getpid():
             return
@@ -212,24 +246,37 @@ class Keeper:
     def _step(self, sweep: bool) -> bool:
         with self._lock:
             puts, self._puts = self._puts, {}
+            grown, self._grown = self._grown, set()
             uses, self._uses = self._uses, {}
         try:
-            self._index.apply(puts, uses)
+            self._index.apply(self._as_they_are(puts, grown), uses)
             agreeing = self._agree(sweep)
             total = self._index.total()
         except BaseException:
-            self._take_back(puts, uses)
+            self._take_back(puts, grown, uses)
             raise
         with self._lock:
             self._bytes = total.bytes + sum(size for size, _ in self._puts.values())
         return self._evict(total.bytes) or agreeing
 
-    def _take_back(self, puts: dict[bytes, tuple[int, int]], uses: dict[bytes, int]) -> None:
+    def _as_they_are(self, puts: dict[bytes, tuple[int, int]], grown: set[bytes]) -> dict[bytes, tuple[int, int]]:
+        """Return *puts* with the sizes that the whole files, *grown*, have now; without those that are gone."""
+        found = puts.copy()
+        for file in grown & puts.keys():
+            there = self._listing.row(file)
+            if there is None:
+                del found[file]
+            else:
+                found[file] = there[0], puts[file][1]
+        return found
+
+    def _take_back(self, puts: dict[bytes, tuple[int, int]], grown: set[bytes], uses: dict[bytes, int]) -> None:
         with self._lock:
             if len(puts) + len(self._puts) > _MAX_NOTED:
                 self._to_agree = SHARDS  # the files will tell
                 return
             self._puts = puts | self._puts
+            self._grown |= grown
             self._uses = uses | self._uses
             self._lock.notify_all()  # who took them may have been another thread than the one that waits for some
 
@@ -260,17 +307,14 @@ class Keeper:
         return self._to_agree > 0
 
     def _agree_shard(self, shard: int) -> None:
-        there = {digest for path in self._files.listed(shard) if (digest := self._files.digest_of(path))}
+        there = self._listing.rows(shard)
         known = self._index.shard(shard)
         # A row may be younger than the listing, so that a file is looked for again before its row goes.
-        gone = [digest for digest in known - there if not self._files.exists(digest)]
-        found: dict[bytes, tuple[int, int]] = {}
-        for digest in there - known:
-            try:
-                status = os.lstat(self._files.path(digest))
-            except OSError:
-                continue
-            found[digest] = status.st_size, status.st_mtime_ns
+        gone = [row for row in known - there if self._listing.row(row) is None]
+        found = {row: size_and_time for row in there - known if (size_and_time := self._listing.row(row)) is not None}
+        for row in self._listing.whole_rows(shard) & known:  # they grow, and who notes it last may not have looked last
+            if (size_and_time := self._listing.row(row)) is not None:
+                found[row] = size_and_time[0], 0
         self._index.apply(found, {}, gone)
 
     def _find_limit(self, cached_bytes: int) -> int:
@@ -289,7 +333,7 @@ class Keeper:
         if cached_bytes <= limit:
             return False
         # A little more than needed goes at once, so that a full cache does not evict at each block.
-        enough = limit - min(limit // _SLACK_SHARE, _MAX_SLACK_BYTES)
+        enough = limit - _slack(limit)
         evicted: list[Row] = []
         for row in self._index.oldest(_EVICT_BATCH):
             if cached_bytes <= enough:
@@ -307,3 +351,7 @@ class Keeper:
         with self._lock:
             self._bytes -= sum(row.size for row in evicted)
         return bool(evicted) and cached_bytes > limit
+
+
+def _slack(limit: int) -> int:
+    return min(limit // _SLACK_SHARE, _MAX_SLACK_BYTES)

@@ -19,7 +19,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dvfs.store.backend import Backend
 from dvfs.store.block import BlockRef
@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 _WANT_BATCH = 128
 _DEMAND_SECONDS = 0.2
 _MOST_DEMAND_BYTES = 8 << 20
+_TOGETHER_BYTES = 8 << 20
 
 
 class _Flight:
@@ -421,25 +422,44 @@ class Fetcher:
         for ref in run:
             flights[ref.digest].course.enter(here())
         not_asked_for = {ref.digest for ref in ahead}
-        for ref, data in self._packs.blocks(run):
-            flight = flights[ref.digest]
-            if isinstance(data, Corrupt):
-                self._fail({ref.digest: flight}, data)
-                continue
-            flight.data = data
-            flight.done.set()  # who waits need not wait for the disk; who comes meanwhile finds the flight
-            with at(Cause.DISK):
-                is_stored = self._store(ref, data)
-            if not is_stored:
-                self._memory.put(ref.digest, data)
-            self._end({ref.digest: flight}, ahead_bytes=ref.stored if ref.digest in not_asked_for else 0)
+        arrived: list[tuple[BlockRef, bytes]] = []
+        try:
+            for ref, data in self._packs.blocks(run):
+                flight = flights[ref.digest]
+                if isinstance(data, Corrupt):
+                    self._fail({ref.digest: flight}, data)
+                    continue
+                flight.data = data
+                flight.done.set()  # who waits need not wait for the disk; who comes meanwhile finds the flight
+                arrived.append((ref, data))
+                waits = self._cache.is_laid(ref.digest)  # to be written with those behind it
+                if not waits or sum(ref.raw for ref, _ in arrived) >= _TOGETHER_BYTES:
+                    self._land(arrived, flights, not_asked_for)
+                    arrived = []
+        finally:
+            self._land(arrived, flights, not_asked_for)
         self._once.forget(("fetch", Unavailable))
 
-    def _store(self, ref: BlockRef, data: bytes) -> bool:
-        """Put *data* into the cache, unless it is on a local disk already; return whether it is there now."""
-        if ref.storage != EXTERNAL:
-            return self._cache.put(ref.digest, data)
-        return external_of(ref).scheme != "file" and self._cache.put(ref.digest, data, sealed=True)
+    def _land(
+        self, arrived: Sequence[tuple[BlockRef, bytes]], flights: dict[bytes, _Flight], not_asked_for: set[bytes]
+    ) -> None:
+        """End the flights of blocks that have *arrived*, when they are stored."""
+        with at(Cause.DISK):
+            stored = self._store(arrived)
+        for (ref, data), is_stored in zip(arrived, stored, strict=True):
+            if not is_stored:
+                self._memory.put(ref.digest, data)
+            ahead_bytes = ref.stored if ref.digest in not_asked_for else 0
+            self._end({ref.digest: flights[ref.digest]}, ahead_bytes=ahead_bytes)
+
+    def _store(self, arrived: Sequence[tuple[BlockRef, bytes]]) -> list[bool]:
+        """Put blocks into the cache that are not on a local disk already; return of each whether it is there now."""
+        if arrived and arrived[0][0].storage == EXTERNAL:
+            return [
+                external_of(ref).scheme != "file" and self._cache.put(ref.digest, data, sealed=True)
+                for ref, data in arrived
+            ]
+        return self._cache.put_all([(ref.digest, data) for ref, data in arrived])
 
     def _fail(self, flights: dict[bytes, _Flight], exc: Exception) -> None:
         """Give *exc* to all who wait for those *flights* that did not land, and to the log."""

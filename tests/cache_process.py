@@ -1,7 +1,8 @@
 """A process that shares a cache with the test: `python -m tests.cache_process`, told what to do by JSON on stdin.
 
 The first line is the task; the answer is one line of JSON on stdout. Actions:
-`read`: fetch all blocks, *order* a seed; answers requests and the number of right blocks. `hold`: take the fetch
+`read`: fetch all blocks, *order* a seed, with *lay* into one whole file; answers requests and the number of right
+blocks. `hold`: take the fetch
 lock of block 0 and keep it until stdin closes. `put`: store *count* blocks made of *seed* and close. `fork`: put in
 this process and in forked children of a cache made before. With *crash* = [point, n] the process kills itself
 with SIGKILL when it passes that point for the n-th time.
@@ -23,8 +24,9 @@ from typing import Any
 
 from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
+from dvfs.store.cache_whole import Place
 from dvfs.store.crash import CrashPoint, no_crash
-from dvfs.store.digest import block_digest
+from dvfs.store.digest import block_digest, file_digest
 from dvfs.store.fetch import Fetcher
 from dvfs.store.folder import FolderBackend
 from dvfs.store.ids import PackId
@@ -37,6 +39,16 @@ _ROOT = Path(__file__).resolve().parent.parent
 def unfinished(cache: Path) -> list[Path]:
     """Return the temporary files of the cache folder *cache*."""
     return [path for path in (cache / "tmp").rglob("*") if path.is_file()]
+
+
+def lay(cache: Cache, refs: Sequence[BlockRef]) -> Path:
+    """Have the blocks *refs*, in order, lie in a whole file; return where that will be."""
+    size, start = sum(ref.raw for ref in refs), 0
+    file = file_digest(size, [ref.digest for ref in refs])
+    for ref in refs:
+        cache.lay(ref.digest, Place(file, start, ref.raw), size)
+        start += ref.raw
+    return Path("files") / file.hex()[:2] / file.hex()
 
 
 class CacheProcess:
@@ -109,6 +121,8 @@ def _read(task: dict[str, Any], cache: Cache) -> object:
     ]
     backend = FolderBackend(Path(task["store"]))
     fetcher = Fetcher(lambda tag: backend, cache, parallel=4)
+    if task.get("lay"):
+        lay(cache, refs)
     random.Random(task.get("order", 0)).shuffle(refs)
     if task.get("want"):
         fetcher.want(refs)

@@ -10,7 +10,9 @@ import pytest
 
 from dvfs.store.cache_files import BlockFiles
 from dvfs.store.cache_locks import LockFile, Sessions
+from dvfs.store.cache_temporary import TemporaryFiles
 from dvfs.store.cache_verified import SharedVerified
+from dvfs.store.cache_whole import WholeFiles
 from dvfs.store.digest import block_digest, seal_of
 from dvfs.store.log_once import LogOnce
 from tests.store.noise import noise
@@ -22,7 +24,10 @@ DIGEST = block_digest(DATA)
 def files(root: Path, shared: SharedVerified) -> BlockFiles:
     """Return the block files in *root* as another process would have them."""
     sessions = Sessions(root / "sessions", LockFile(root / "lock"))
-    made = BlockFiles(root, sessions, log=LogOnce(logging.getLogger(__name__)), on_use=lambda digest: None, max_open=16)
+    log = LogOnce(logging.getLogger(__name__))
+    temporary = TemporaryFiles(root, sessions)
+    whole = WholeFiles(root, temporary)
+    made = BlockFiles(root, temporary, whole, log=log, on_use=lambda row: None, max_open=16)
     made.share_verified(shared)
     return made
 
@@ -79,14 +84,14 @@ def test_a_file_that_one_process_does_not_trust_any_more_is_verified(tmp_path: P
 
 def test_other_processes_see_it_and_few_slots_only_forget() -> None:
     shared = SharedVerified(slots=4)
-    identity = (1, 5000, 2, 3)
+    identity = (1, 5000, 2, 3, 0)
     pid = os.fork()
     if pid == 0:
         shared.add(DIGEST, identity, 5000)
         os._exit(0)
     assert os.waitpid(pid, 0) == (pid, 0)
     assert shared.length(DIGEST, identity) == 5000
-    assert shared.length(DIGEST, (1, 5000, 2, 4)) is None
+    assert shared.length(DIGEST, (1, 5000, 2, 4, 0)) is None
     for number in range(100):
         shared.add(noise(32, number), identity, 5000)
     known = [shared.length(noise(32, number), identity) for number in range(100)]

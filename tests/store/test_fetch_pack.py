@@ -13,11 +13,14 @@ import pytest
 from dvfs.store.backend import cut
 from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
+from dvfs.store.cache_whole import Place
+from dvfs.store.digest import file_digest
 from dvfs.store.errors import Corrupt, Unavailable
 from dvfs.store.fetch import Fetcher
 from dvfs.store.fetch_pack import PackReader
 from tests.memory_backend import MemoryBackend, store_blocks
 from tests.store.noise import noise
+from tests.waiting import wait_until
 
 KIB = 1 << 10
 WAIT_SECONDS = 60
@@ -120,6 +123,7 @@ def test_a_block_lands_while_the_rest_is_on_its_way(backend: Streaming, fetcher:
 
     backend.on_piece = hold
     assert fetcher.want(refs) == 4
+    wait_until(lambda: backend.streams != [])  # else a caller may fetch them all
     assert [fetcher.block(ref) for ref in refs[:2]] == blocks[:2]
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(fetcher.block, refs[3])
@@ -147,3 +151,61 @@ def test_what_had_come_before_a_request_broke_off_is_not_asked_for_again(backend
     backend.on_piece = lambda number: None
     assert [fetcher.block(ref) for ref in refs] == blocks
     assert [start for start, _ in backend.streams] == [0, 600 * KIB, 900 * KIB]
+
+
+def lay(cache: Cache, refs: Sequence[BlockRef]) -> None:
+    """Have the blocks *refs* lie in one whole file, in this order."""
+    size = sum(ref.raw for ref in refs)
+    file = file_digest(size, [ref.digest for ref in refs])
+    start = 0
+    for ref in refs:
+        cache.lay(ref.digest, Place(file, start, ref.raw), size)
+        start += ref.raw
+
+
+def test_blocks_of_a_whole_file_are_stored_together_and_read_meanwhile(backend: Streaming, tmp_path: Path) -> None:
+    blocks = [noise(300 * KIB, seed) for seed in range(4)]
+    refs = store_blocks(backend, blocks)
+    gate = threading.Event()
+
+    def hold(number: int) -> None:
+        assert number < 3 or gate.wait(WAIT_SECONDS)
+
+    backend.on_piece = hold
+    with (
+        closing(Cache(tmp_path, budget_bytes=1 << 30, reserve_bytes=0)) as cache,
+        closing(Fetcher(lambda tag: backend, cache)) as fetcher,
+    ):
+        lay(cache, refs)
+        assert fetcher.want(refs) == 4
+        wait_until(lambda: backend.streams != [])
+        assert [fetcher.block(ref) for ref in refs[:3]] == blocks[:3]
+        assert not any(fetcher.cached(ref) for ref in refs)
+        gate.set()
+        assert fetcher.wait_idle(WAIT_SECONDS)
+        assert all(fetcher.cached(ref) for ref in refs)
+        assert [fetcher.block(ref) for ref in refs] == blocks
+        assert len(backend.streams) == 1
+    (whole,) = (tmp_path / "files").glob("*/*")
+    assert whole.read_bytes() == b"".join(blocks)
+
+
+def test_what_of_a_whole_file_had_come_before_a_request_broke_off_is_stored(backend: Streaming, tmp_path: Path) -> None:
+    blocks = [noise(300 * KIB, seed) for seed in range(4)]
+    refs = store_blocks(backend, blocks)
+
+    def break_off(number: int) -> None:
+        if number == 2:
+            raise Unavailable("broke off")
+
+    backend.on_piece = break_off
+    with (
+        closing(Cache(tmp_path, budget_bytes=1 << 30, reserve_bytes=0)) as cache,
+        closing(Fetcher(lambda tag: backend, cache)) as fetcher,
+    ):
+        lay(cache, refs)
+        assert fetcher.want(refs) == 4
+        assert fetcher.wait_idle(WAIT_SECONDS)
+        assert [fetcher.cached(ref) for ref in refs] == [True, True, False, False]
+        backend.on_piece = lambda number: None
+        assert [fetcher.block(ref) for ref in refs] == blocks

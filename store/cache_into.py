@@ -1,0 +1,101 @@
+"""Writes blocks where they lie in a whole file of the cache, those that follow one another in one go.
+
+The kernel keeps what is written at once in one folio, if that begins where such a one may, and reads large ones faster:
+1 GiB written in pieces of ~1 MiB that begin anywhere takes 13% longer to read than in pieces that begin at each MiB.
+Longer ones it does not read faster, and may be slow to find memory for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from dvfs.store.cache_files import BlockFiles
+from dvfs.store.cache_whole import Place, holds, is_blank, write_at
+from dvfs.store.digest import Buffer
+
+_TRIES = 4
+_FOLIO_BYTES = 1 << 20
+
+
+class Laid(NamedTuple):
+    """A block that shall lie at *place* in its file of *size* bytes: its *digest*, and its *data*."""
+
+    digest: bytes
+    data: Buffer
+    place: Place
+    size: int
+
+
+def runs(blocks: Iterable[Laid]) -> Iterator[list[Laid]]:
+    """Yield the *blocks*, those together that follow one another in one file."""
+    run: list[Laid] = []
+    for block in blocks:
+        if run and (block.place.file, block.place.start) != (run[-1].place.file, _end(run[-1].place)):
+            yield run
+            run = []
+        run.append(block)
+    if run:
+        yield run
+
+
+def write_into(files: BlockFiles, run: Sequence[Laid]) -> bool:
+    """Write the blocks of *run*, at least one, where they lie, and keep them open in *files*.
+
+    Returns whether that was done: not where the file is of another size, or has other bytes there. Raises OSError.
+    """
+    (file, start, _), size = run[0].place, run[0].size
+    whole = Place(file, start, _end(run[-1].place) - start)
+    if _end(whole) > size:
+        return False
+    for _ in range(_TRIES):
+        try:
+            fd = files.open_to_write(file, size)
+        except FileExistsError:
+            return False
+        try:
+            with files.writing(file):
+                is_new = is_blank(fd, whole)
+                if is_new:
+                    _write(fd, run)
+            if not is_new and not all(holds(fd, block.digest, block.place) for block in run):
+                return False
+            if files.link_and_keep(fd, [(block.digest, block.place) for block in run]):
+                return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def _end(place: Place) -> int:
+    return place.start + place.length
+
+
+def _write(fd: int, run: Sequence[Laid]) -> None:
+    for start, pieces in _folios(run):
+        if os.pwritev(fd, pieces, start) == sum(map(len, pieces)):
+            continue
+        at = start
+        for piece in pieces:  # the disk may be full, which this finds out
+            write_at(fd, piece, at)
+            at += len(piece)
+
+
+def _folios(run: Sequence[Laid]) -> Iterator[tuple[int, list[memoryview]]]:
+    """Yield where in the file each folio of the bytes of *run* begins, and these."""
+    start = run[0].place.start
+    pieces: list[memoryview] = []
+    room = _FOLIO_BYTES - start % _FOLIO_BYTES
+    for block in run:
+        left = memoryview(block.data)
+        while left:
+            pieces.append(left[:room])
+            room -= len(pieces[-1])
+            left = left[len(pieces[-1]) :]
+            if not room:
+                yield start, pieces
+                start += sum(map(len, pieces))
+                pieces, room = [], _FOLIO_BYTES
+    if pieces:
+        yield start, pieces
