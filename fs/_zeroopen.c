@@ -17,7 +17,9 @@
  *   - gives an answer of many bytes to the kernel, which copies it, without the interpreter's lock;
  *   - waits a moment for the next request itself, at first without sleeping: the event loop takes longer for it than for
  *     answering. It says in `dvfs_zeroopen_idle` that there was none. See `turns.py`;
- *   - keeps the INIT of the kernel, by which the session of a worker, which gets none, begins. See `worker.py`.
+ *   - keeps the INIT of the kernel, by which the session of a worker, which gets none, begins. See `worker.py`;
+ *   - lets the kernel read files by itself where that is asked for (FUSE_PASSTHROUGH, which libfuse knows from 3.17 on and
+ *     pyfuse3 does not): says so at INIT, and names the file in the answer to OPEN. See `passthrough.py`.
  *
  * libfuse is found as the caller's own: in the dependencies of the library that called. One session a process.
  */
@@ -51,6 +53,13 @@ EXPORT int dvfs_zeroopen_wait_ns = 0;
 EXPORT unsigned dvfs_zeroopen_answered = 0;
 EXPORT int dvfs_zeroopen_device = -1;
 
+/* Whether the kernel shall read files by itself, and whether it does; what the next answer to OPEN hands over: the file
+ * with that number, for the handle *backed*. */
+EXPORT int dvfs_zeroopen_wants_passthrough = 0;
+EXPORT int dvfs_zeroopen_passes = 0;
+EXPORT int dvfs_zeroopen_backing = 0;
+EXPORT unsigned long long dvfs_zeroopen_backed = 0;
+
 /* INIT as the kernel sent it; where `begins`, what another process was sent, by which the session is to begin. */
 EXPORT unsigned char dvfs_zeroopen_init[256];
 EXPORT int dvfs_zeroopen_init_size = 0;
@@ -72,6 +81,13 @@ EXPORT int dvfs_zeroopen_begins = 0;
 #define LONG_ANSWER_BYTES (256 << 10)
 
 #define DVFS_DROPS (1ULL << 63)
+
+/* Of Linux 6.9, which the headers may be older than. */
+#define FLAGS2_PASSTHROUGH (1U << (37 - 32))
+#define OPEN_PASSTHROUGH (1U << 7)
+
+/* A mount may lie on this one, as an overlay does, and files that are handed over lie on no such. */
+#define MAX_STACK_DEPTH 1
 
 static struct fuse_lowlevel_ops original;
 static int drops;
@@ -281,16 +297,39 @@ static int is_dropping(const struct fuse_buf *buf)
     return (written && written->write_flags & FUSE_WRITE_KILL_SUIDGID) || (set && set->valid & FATTR_KILL_SUIDGID);
 }
 
-/* Has libfuse answer INIT into a socket in the device's place. If *asked*, the kernel gets that answer with one flag
- * more. */
+struct init_answer {
+    struct fuse_out_header head;
+    struct fuse_init_out body;
+    char further[256];
+};
+
+static int offers_passthrough(const struct fuse_init_in *init)
+{
+    return init->flags & FUSE_INIT_EXT && init->flags2 & FLAGS2_PASSTHROUGH;
+}
+
+/* Says more in *answer* to *init* than libfuse can. */
+static void complete(struct init_answer *answer, const struct fuse_init_in *init)
+{
+    const uint32_t depth = MAX_STACK_DEPTH;
+
+    if (dvfs_zeroopen_writable)
+        answer->body.flags |= FUSE_HANDLE_KILLPRIV_V2 & init->flags;
+    if (dvfs_zeroopen_wants_passthrough && offers_passthrough(init)) {
+        answer->body.flags |= FUSE_INIT_EXT;
+        answer->body.flags2 |= FLAGS2_PASSTHROUGH;
+        /* Its name is younger than its place, behind `flags2`. */
+        memcpy((char *)&answer->body.flags2 + sizeof(answer->body.flags2), &depth, sizeof(depth));
+        dvfs_zeroopen_passes = 1;
+    }
+}
+
+/* Has libfuse answer INIT into a socket in the device's place. If *asked*, the kernel gets that answer, completed. */
 static int process_init(struct fuse_session *se, const struct fuse_buf *buf, int asked,
                         void (*process)(struct fuse_session *, const struct fuse_buf *))
 {
-    struct {
-        struct fuse_out_header head;
-        struct fuse_init_out body;
-        char further[256];
-    } answer;
+    const struct fuse_init_in *init = body_of(buf, FUSE_INIT, sizeof(*init));
+    struct init_answer answer;
     int pair[2], device = fcntl(dvfs_zeroopen_device, F_DUPFD_CLOEXEC, 0);
     ssize_t got;
 
@@ -309,8 +348,8 @@ static int process_init(struct fuse_session *se, const struct fuse_buf *buf, int
     process(se, buf);
     dup3(device, dvfs_zeroopen_device, O_CLOEXEC);
     got = recv(pair[0], &answer, sizeof(answer), MSG_DONTWAIT);
-    if (got >= (ssize_t)(sizeof(answer.head) + sizeof(answer.body)) && answer.head.error == 0)
-        answer.body.flags |= FUSE_HANDLE_KILLPRIV_V2;
+    if (asked && init && got >= (ssize_t)(sizeof(answer.head) + sizeof(answer.body)) && answer.head.error == 0)
+        complete(&answer, init);
     if (asked && got > 0 && write(device, &answer, got) < 0)
         fprintf(stderr, "fuse: INIT cannot be answered: %s\n", strerror(errno));
     close(pair[0]);
@@ -331,21 +370,23 @@ EXPORT void fuse_session_process_buf(struct fuse_session *se, const struct fuse_
         memcpy(dvfs_zeroopen_init, buf->mem, buf->size);
         dvfs_zeroopen_init_size = (int)buf->size;
     }
-    if (init && dvfs_zeroopen_writable && init->flags & FUSE_HANDLE_KILLPRIV_V2 && process_init(se, buf, 1, process))
+    if (init && ((dvfs_zeroopen_writable && init->flags & FUSE_HANDLE_KILLPRIV_V2) ||
+                 (dvfs_zeroopen_wants_passthrough && offers_passthrough(init))) &&
+        process_init(se, buf, 1, process))
         return;
     drops = is_dropping(buf);
     process(se, buf);
     drops = 0;
 }
 
-EXPORT int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size)
+static int reply_buf(const void *caller, fuse_req_t req, const char *buf, size_t size)
 {
     static int (*reply)(fuse_req_t, const char *, size_t);
     PyThreadState *state;
     int result;
 
-    if (reply == NULL && (reply = (int (*)(fuse_req_t, const char *, size_t))callers(__builtin_return_address(0),
-                                                                                     "fuse_reply_buf")) == NULL)
+    if (reply == NULL &&
+        (reply = (int (*)(fuse_req_t, const char *, size_t))callers(caller, "fuse_reply_buf")) == NULL)
         return -ENOSYS;
     if (size < LONG_ANSWER_BYTES || !PyGILState_Check())
         return reply(req, buf, size);
@@ -353,6 +394,30 @@ EXPORT int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size)
     result = reply(req, buf, size);
     PyEval_RestoreThread(state);
     return result;
+}
+
+EXPORT int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size)
+{
+    return reply_buf(__builtin_return_address(0), req, buf, size);
+}
+
+EXPORT int fuse_reply_open(fuse_req_t req, const struct fuse_file_info *fi)
+{
+    static int (*reply)(fuse_req_t, const struct fuse_file_info *);
+    struct {
+        uint64_t fh;
+        uint32_t flags;
+        uint32_t backing;
+    } answer = {fi->fh, OPEN_PASSTHROUGH, (uint32_t)dvfs_zeroopen_backing};
+    const void *caller = __builtin_return_address(0);
+
+    if (reply == NULL &&
+        (reply = (int (*)(fuse_req_t, const struct fuse_file_info *))callers(caller, "fuse_reply_open")) == NULL)
+        return -ENOSYS;
+    if (dvfs_zeroopen_backing <= 0 || dvfs_zeroopen_backed != fi->fh)
+        return reply(req, fi);
+    dvfs_zeroopen_backing = 0;
+    return reply_buf(caller, req, (const char *)&answer, sizeof(answer));
 }
 
 static long since_ns(const struct timespec *begin)

@@ -32,6 +32,10 @@ class Shim:
         self._init = (ctypes.c_char * _INIT_BYTES).in_dll(library, "dvfs_zeroopen_init")
         self._init_size = ctypes.c_int.in_dll(library, "dvfs_zeroopen_init_size")
         self._begins = ctypes.c_int.in_dll(library, "dvfs_zeroopen_begins")
+        self._wants_passthrough = ctypes.c_int.in_dll(library, "dvfs_zeroopen_wants_passthrough")
+        self._passes = ctypes.c_int.in_dll(library, "dvfs_zeroopen_passes")
+        self._backing = ctypes.c_int.in_dll(library, "dvfs_zeroopen_backing")
+        self._backed = ctypes.c_ulonglong.in_dll(library, "dvfs_zeroopen_backed")
 
     @property
     def is_at_work(self) -> bool:
@@ -57,6 +61,20 @@ class Shim:
     def init(self) -> bytes:
         """The request by which the kernel began the session; empty before it did."""
         return self._init.raw[: self._init_size.value]
+
+    def want_passthrough(self) -> None:
+        """Ask the kernel, in new sessions, to read by itself those files that it is handed."""
+        self._wants_passthrough.value = 1
+
+    @property
+    def passes(self) -> bool:
+        """Whether the kernel takes files to read by itself; known once the session has begun."""
+        return self._passes.value != 0
+
+    def hand_over(self, fh: int, backing: int) -> None:
+        """Have the next answer to OPEN, if it has the handle *fh*, hand over the file of the number *backing*."""
+        self._backed.value = fh
+        self._backing.value = backing
 
     def begin_with(self, init: bytes) -> None:
         """Have the session begin with *init*, which the kernel sent to another process, and take no wait for it."""
