@@ -85,8 +85,14 @@ def page(mount: Mount, figures: Figures) -> list[str]:
         f"cache:    {shown_size(cache.bytes)} of {shown_size(cache.budget_bytes)};"
         f" the version has {shown_size(cache.version_bytes)}",
         f"daemon:   pid {mount.pid}, {counted(daemon.workers, 'worker')}, {daemon.cpu_seconds:.1f} s of processor time,"
-        f" opens {'without' if daemon.zero_open else 'with'} messages",
+        f" opens {'without' if daemon.zero_open else 'with'} messages{_passed(figures)}",
     ]
+
+
+def _passed(figures: Figures) -> str:
+    if not figures.daemon.passthrough:
+        return ""
+    return f", {figures.reads.passed_through} of files that the kernel reads by itself"
 
 
 def _causes(figures: Figures) -> list[tuple[str, float, float]]:

@@ -56,7 +56,8 @@ class Section:
 class Reads(Section):
     """Reads of the kernel: *bytes* it got, how many *waited*; *from_stretches*: answered out of buffers read ahead.
 
-    *latencies*: of those that waited and are answered.
+    *latencies*: of those that waited and are answered. *passed_through*: how often a file was opened that the kernel
+    reads by itself, of which there is nothing more to tell.
     """
 
     count: int
@@ -64,6 +65,7 @@ class Reads(Section):
     waited: int
     from_stretches: int
     latencies: Latencies
+    passed_through: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +151,13 @@ class CacheUse(Section):
 class Daemon(Section):
     """The processes: processor time of all their threads, and of those that answer; *zero_open*: opens cost nothing.
 
-    *workers*: how many they are.
+    *passthrough*: large files may be left to the kernel. *workers*: how many they are.
     """
 
     cpu_seconds: float
     loop_cpu_seconds: float
     zero_open: bool = field(metadata=_NOW)
+    passthrough: bool = field(metadata=_NOW)
     workers: int = field(metadata=_NOW_TOGETHER)
 
 

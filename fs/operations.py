@@ -21,6 +21,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
 
 from dvfs.fs.errno import Refused, errno_of
+from dvfs.fs.passthrough import Passthrough
 from dvfs.fs.stalls import Stalls
 from dvfs.fs.stretches import Stream, Stretches
 from dvfs.fs.threads import Threads
@@ -98,8 +99,9 @@ class VersionOperations(pyfuse3.Operations):
     """What a mount answers of the version behind the views *nowait* and *waiting*; all files belong to *uid* and *gid*.
 
     *zero_open*: OPEN and OPENDIR are answered ENOSYS, which makes the kernel stop sending them; the shim must be at
-    work. *on_init* is called when the kernel has begun to talk. What is not answered here is answered ENOSYS by
-    pyfuse3, after which the kernel asks no more: flush, fsync, access and the like.
+    work. *passthrough*: OPEN is answered all the same where it is on, and large files are left to the kernel.
+    *on_init* is called when the kernel has begun to talk. What is not answered here is answered ENOSYS by pyfuse3,
+    after which the kernel asks no more: flush, fsync, access and the like.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class VersionOperations(pyfuse3.Operations):
         self._gid = gid
         self._on_init = on_init
         self.zero_open = False
+        self.passthrough: Passthrough | None = None
         self._row = self._new_entry()
         self.requests: dict[str, int] = {}
         self.answered_ahead = 0
@@ -155,7 +158,10 @@ class VersionOperations(pyfuse3.Operations):
         return await self._ask(lambda view: view.readlink(inode))
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        if self.zero_open:
+        if self.passthrough is not None and self.passthrough.is_on:
+            file = await self._ask(lambda view: view.file(inode))
+            self.passthrough.open(inode, file, flags)
+        elif self.zero_open:
             raise FUSEError(errno.ENOSYS)
         return FileInfo(fh=inode, keep_cache=True)
 
@@ -165,7 +171,8 @@ class VersionOperations(pyfuse3.Operations):
         return inode
 
     async def release(self, fh: int) -> None:
-        pass
+        if self.passthrough is not None:
+            self.passthrough.release(fh)
 
     async def releasedir(self, fh: int) -> None:
         pass

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dvfs.fs.readahead import MAX_WINDOW_BYTES
 
+LARGE_FILE_BYTES = 16 << 20
+"""To read this much takes so long that the message by which such a file is opened does not matter."""
 _CORES_A_WORKER = 8
 _MOST_WORKERS = 4
 
@@ -28,6 +30,7 @@ class MountOptions:
     files; None is the user who mounts. *allow_other*: other users may look. *subdir*: the directory of the version that
     becomes the root of the mount. *prefetch*: `none`, `auto` or `all`. *read_ahead_bytes*: most bytes fetched ahead of
     a reader. *fuse_options*: passed to FUSE as they are. *zero_open*: open without messages where possible.
+    *large_file_bytes*: files from here on are read by the kernel itself where it may; see `passthrough.py`.
     *writable*: edits go to an overlay, and one process answers. *workers*: how many processes answer requests.
     """
 
@@ -41,6 +44,7 @@ class MountOptions:
     read_ahead_bytes: int = MAX_WINDOW_BYTES
     fuse_options: tuple[str, ...] = ()
     zero_open: bool = True
+    large_file_bytes: int = LARGE_FILE_BYTES
     writable: bool = False
     workers: int = 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import stat
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from dvfs.fs.known_order import KnownOrder
 from dvfs.fs.own_ranges import Alone, OwnRanges
@@ -87,3 +87,19 @@ def checked(ranks: array[int], entries: int) -> array[int]:
     if len(ranks) and not 0 <= min(ranks) <= max(ranks) < entries:
         raise IndexError(max(ranks))
     return ranks
+
+
+def distinct(files: Iterable[Iterable[BlockRef]]) -> Iterator[BlockRef]:
+    """Yield the blocks of *files*, each once."""
+    seen: set[bytes] = set()
+    for block in chain.from_iterable(files):
+        if block.digest not in seen:
+            seen.add(block.digest)
+            yield block
+
+
+def first_bytes(blocks: Iterator[BlockRef], size: int) -> Iterator[BlockRef]:
+    """Take blocks off *blocks* until they have *size* bytes."""
+    while size > 0 and (block := next(blocks, None)) is not None:
+        size -= block.raw
+        yield block

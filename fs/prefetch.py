@@ -10,7 +10,6 @@ What goes wrong is logged and given up: whoever reads meets the error itself.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
 import stat
@@ -21,12 +20,12 @@ from enum import StrEnum
 
 from dvfs.fs.first_reads import FirstReads
 from dvfs.fs.known_order import KnownOrder
-from dvfs.fs.ordered import HEAD_BYTES, OrderedFiles, alone_for, checked
+from dvfs.fs.ordered import HEAD_BYTES, OrderedFiles, alone_for, checked, distinct, first_bytes
 from dvfs.fs.own_ranges import Alone, OwnRanges
 from dvfs.fs.readahead import EntriesAhead, FileAhead, Job, PagesAhead, ReadAhead
 from dvfs.fs.source import MountedSource
 from dvfs.fs.view import File, View
-from dvfs.store.block import BlockRef
+from dvfs.store.block import BlockRef, Extent
 from dvfs.store.catalog import blocktree
 from dvfs.store.catalog.inner import Inner, PageRef
 from dvfs.store.catalog.pages import NotCached
@@ -70,12 +69,13 @@ class Prefetch(StrEnum):
 class Prefetcher:
     """Fetches ahead for one mount of *source*, whose blocking view is *view*.
 
-    *budget_bytes* returns what the cache may hold; it may block. *tail*: pages that come with the root, in one block,
-    and are never wanted by themselves. *inner_bytes*: levels of inner pages are fetched from the root down as long as
-    all of them together have no more stored bytes. *verifies* tells of which files somebody else verifies cached blocks
-    ahead: there only those that are not cached are wanted. *replayed* returns the ranks of files that earlier runs
-    read, in the order of their first reads; it may wait. *own_ranges* is what *view* fetches by. *first_reads* notes
-    what is read. `note_read` and `note_missed_page` belong to the event loop.
+    *budget_bytes* returns what the cache may hold; it may block. *tail*: pages that come with the root, in one
+    block, and are never wanted by themselves. *inner_bytes*: levels of inner pages are fetched from the root down
+    as long as all of them together have no more stored bytes. *verifies* tells of which files somebody else
+    verifies cached blocks ahead: there only those that are not cached are wanted. *replayed* returns the ranks of
+    files that earlier runs read, in the order of their first reads; it may wait. *own_ranges* is what *view*
+    fetches by. *first_reads* notes what is read. *lay* is told digest, size and extents of each file that is
+    fetched whole, and yields its blocks. `note_read` and `note_missed_page` belong to the event loop.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Prefetcher:
         replayed: Callable[[], array[int]] | None = None,
         own_ranges: OwnRanges | None = None,
         first_reads: FirstReads | None = None,
+        lay: Callable[[bytes, int, Iterable[Extent]], Iterator[BlockRef]] | None = None,
     ) -> None:
         self._source = source
         self._view = view
@@ -116,6 +117,7 @@ class Prefetcher:
         self._own_ranges = own_ranges or OwnRanges(source.fetcher.cached, Alone.NONE)
         self._files = OrderedFiles(source, self._own_ranges)
         self._first_reads = first_reads
+        self._lay = lay
         self._order: KnownOrder | None = None
         self._order_lock = threading.Lock()
 
@@ -166,18 +168,9 @@ class Prefetcher:
 
     def note_read(self, inode: int, file: File, start: int, length: int, *, waited: bool) -> None:
         """Take note of a read of *file*, which *waited* or was served at once. Never blocks."""
-        if self._first_reads is not None:
-            self._first_reads.note(file.rank)
         order = self._order
-        if order is not None:
-            order.note_read(file.rank, is_begin=start == 0)
-            if order.is_read:
-                with self._order_lock:
-                    if self._order is order:  # and not the next one, handed in meanwhile
-                        self._order = None
-            if file.size <= HEAD_BYTES:
-                return
-        if self._is_off:
+        self._note_order(file, is_begin=start == 0)
+        if self._is_off or (order is not None and file.size <= HEAD_BYTES):
             return
         job = self._ahead.note(inode, file.rank, file.size, start, length, waited=waited)
         if job is not None:
@@ -188,6 +181,21 @@ class Prefetcher:
         self._begun += start == 0
         if self._mode is Prefetch.AUTO and order is None and not self._is_replaying:
             self._note_whether_random(is_inside=start > 0 and file.size >= _LARGE_FILE_BYTES)
+
+    def note_opened(self, file: File) -> None:
+        """Take note that *file* is read from now on, by somebody who tells no more of it. Never blocks."""
+        self._note_order(file, is_begin=True)
+
+    def _note_order(self, file: File, *, is_begin: bool) -> None:
+        if self._first_reads is not None:
+            self._first_reads.note(file.rank)
+        order = self._order
+        if order is not None:
+            order.note_read(file.rank, is_begin=is_begin)
+            if order.is_read:
+                with self._order_lock:
+                    if self._order is order:  # and not the next one, handed in meanwhile
+                        self._order = None
 
     def _note_whether_random(self, *, is_inside: bool) -> None:
         is_random = self._ahead.looks_random
@@ -301,9 +309,9 @@ class Prefetcher:
 
     def _fill(self) -> None:
         size, budget = self._source.tree.size, self._budget_bytes()
-        blocks = _distinct(blocks for _, blocks in self._blocks(0))
+        blocks = distinct(blocks for _, blocks in self._blocks(0))
         head_start = min(size // HEAD_START_SHARE, HEAD_START_BYTES)
-        self._fill_with(_first_bytes(blocks, head_start), budget)
+        self._fill_with(first_bytes(blocks, head_start), budget)
         self._whole.wait()
         if not self._stop.is_set():
             _log.info("fetching the whole version, %d bytes", size)
@@ -318,7 +326,7 @@ class Prefetcher:
             budget = self._budget_bytes()
             _log.info("fetching %d files that were read before", len(ranks))
             self._own_ranges.fetch_alone(alone_for(len(ranks), self._source, budget))
-            self._fill_with(_distinct(blocks for _, blocks in self._files.blocks(ranks)), budget, in_order=True)
+            self._fill_with(distinct(blocks for _, blocks in self._files.blocks(ranks)), budget, in_order=True)
         finally:
             self._is_replaying = False
 
@@ -355,7 +363,10 @@ class Prefetcher:
                 if size and stat.S_ISREG(leaf.modes[index]):
                     length = size if head_bytes is None else min(size, head_bytes)
                     extents = blocktree.iter_extents(leaf.content_at(index), 0, length, load_blocks)
-                    yield start + index, (block for block, _, _ in extents)
+                    if head_bytes is None and self._lay is not None:
+                        yield start + index, self._lay(leaf.digest_at(index), size, extents)
+                    else:
+                        yield start + index, (block for block, _, _ in extents)
 
     def _want_inner_pages(self) -> None:
         tree = self._source.tree
@@ -382,19 +393,3 @@ class Prefetcher:
             and tail.offset <= ref.offset
             and ref.offset + ref.stored <= tail.offset + tail.stored
         )
-
-
-def _distinct(files: Iterable[Iterable[BlockRef]]) -> Iterator[BlockRef]:
-    """Yield the blocks of *files*, each once."""
-    seen: set[bytes] = set()
-    for block in itertools.chain.from_iterable(files):
-        if block.digest not in seen:
-            seen.add(block.digest)
-            yield block
-
-
-def _first_bytes(blocks: Iterator[BlockRef], size: int) -> Iterator[BlockRef]:
-    """Take blocks off *blocks* until they have *size* bytes."""
-    while size > 0 and (block := next(blocks, None)) is not None:
-        size -= block.raw
-        yield block

@@ -28,6 +28,7 @@ from dvfs.fs.mountpoint import prepare
 from dvfs.fs.options import MountOptions
 from dvfs.fs.orders import Orders
 from dvfs.fs.own_ranges import Alone, OwnRanges
+from dvfs.fs.passthrough import Passthrough, is_of_large_files
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
 from dvfs.fs.source import Committed, OpenedVersion
@@ -109,6 +110,19 @@ async def _serve(
         blocks.foresee,
         prevail=lambda is_so: None if workers is None else workers.board.stand_back(is_so),
     )
+    passthrough = None
+    if shim is not None and not options.writable and is_of_large_files(source.tree, options.large_file_bytes):
+        shim.want_passthrough()
+        passthrough = Passthrough(
+            shim,
+            source.cache,
+            waiting,
+            source.pages.load_blocks,
+            budget_bytes=opened.budget_bytes,
+            forget=pyfuse3.invalidate_inode,
+            note_opened=lambda file: prefetcher.note_opened(file),
+            least_bytes=options.large_file_bytes,
+        )
     prefetcher = Prefetcher(
         source,
         waiting,
@@ -120,6 +134,7 @@ async def _serve(
         replayed=opened.replayed,
         own_ranges=own_ranges,
         first_reads=first_reads,
+        lay=None if passthrough is None else passthrough.laid,
     )
     leader = None if workers is None else Leader(workers, nowait, stretches, prefetcher)
     threads = Threads()
@@ -150,7 +165,11 @@ async def _serve(
         on_ready(mount.device)
         if editing is not None:
             editing.rows.reserve.hold()
+        passes = passthrough is not None and passthrough.is_on
         prefetcher.start()
+        if passes and workers is not None:
+            workers.let_go()  # which file is open how, one process knows
+            return
         if workers is not None and leader is not None and shim is not None and shim.is_at_work:
             workers.board.fetch_alone(own_ranges.alone)
             own_ranges.on_change(lambda: workers.board.fetch_alone(own_ranges.alone))
@@ -165,6 +184,7 @@ async def _serve(
                 options.directory.rmdir()
             raise
         operations.zero_open = shim is not None and shim.is_at_work
+        operations.passthrough = passthrough
         turns = None
         if shim is not None and shim.is_at_work:
             turns = quicken(pyfuse3, lambda wait: Turns(shim, wait, lambda: threads.are_awaited))
@@ -182,6 +202,8 @@ async def _serve(
                 nursery.cancel_scope.cancel()
         finally:
             prefetcher.stop()
+            if passthrough is not None:
+                passthrough.stop()
             stretches.close()
             if workers is not None:
                 workers.let_go()

@@ -80,9 +80,9 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-def _remember(known: dict[_K, _V], key: _K, value: _V) -> _V:
-    """Keep *value* in *known*, of which the oldest goes when there are many."""
-    if len(known) >= _REMEMBERED:
+def remember(known: dict[_K, _V], key: _K, value: _V, most: int = _REMEMBERED) -> _V:
+    """Keep *value* in *known*, of which the oldest goes when there are *most*."""
+    if len(known) >= most:
         try:
             del known[next(iter(known))]
         except (KeyError, StopIteration, RuntimeError):
@@ -231,7 +231,7 @@ class View:
         size, content = leaf.sizes[index], leaf.content_at(index)
         if self._own_ranges is not None:
             content = self._own_ranges.content(content, leaf.digest_at(index), size)
-        return _remember(self._files, inode, File(rank, size, content))
+        return remember(self._files, inode, File(rank, size, content))
 
     def read(self, inode: int, start: int, length: int) -> bytes:
         """Return *length* bytes of file *inode* from byte *start* on; less where it ends.
@@ -253,6 +253,11 @@ class View:
             raise Corrupt(f"inode {inode} has {file.size} bytes and lists blocks of another length")
         return data
 
+    def digest_of(self, inode: int) -> bytes:
+        """Return the digest of the regular file *inode*."""
+        leaf, index = self.tree.leaf_at(self.rank_of(inode))
+        return leaf.digest_at(index)
+
     def _directory(self, inode: int) -> bytes:
         """Return the path of the directory *inode*. Raises Refused: ENOTDIR when it is none."""
         known = self._directories.get(inode)
@@ -261,14 +266,14 @@ class View:
         leaf, index = self.tree.leaf_at(self.rank_of(inode))
         if not stat.S_ISDIR(leaf.modes[index]):
             raise Refused(errno.ENOTDIR)
-        return _remember(self._directories, inode, leaf.path_at(index))
+        return remember(self._directories, inode, leaf.path_at(index))
 
     def _listing(self, inode: int) -> tuple[int, int]:
         """Return rank of the first child and number of children of the directory *inode*; may read further pages."""
         known = self._listings.get(inode)
         if known is not None:
             return known
-        return _remember(self._listings, inode, self.tree.children(self._directory(inode)))
+        return remember(self._listings, inode, self.tree.children(self._directory(inode)))
 
     def name_of(self, inode: int) -> bytes:
         """Return the name that *inode* has in its directory; b"" for the root."""

@@ -56,7 +56,8 @@ class Watch:
 
     async def _own(self) -> Figures:
         operations, source = self._operations, self._source
-        threads, stalls = operations.threads, operations.stalls
+        threads, stalls, passthrough = operations.threads, operations.stalls, operations.passthrough
+        passes = passthrough is not None and passthrough.is_at_work
         cache = await threads.run(threads.figures, source.cache.use)
         found = source.fetcher.stats()
         requests = dict(operations.requests)
@@ -70,6 +71,7 @@ class Watch:
                 waited=stalls.reads,
                 from_stretches=operations.answered_ahead,
                 latencies=stalls.latencies(),
+                passed_through=passthrough.opens if passthrough is not None else 0,
             ),
             waits=stalls.waits(),
             blocks=Blocks(
@@ -97,7 +99,8 @@ class Watch:
             daemon=Daemon(
                 cpu_seconds=time.process_time(),
                 loop_cpu_seconds=time.thread_time(),
-                zero_open=operations.zero_open,
+                zero_open=operations.zero_open and not passes,
+                passthrough=passes,
                 workers=1,
             ),
         )

@@ -12,6 +12,8 @@ from tests.mount.conftest import Mounted
 from tests.store.noise import noise
 
 FILE_BYTES = 20_000
+NONE_IS_LARGE = 1 << 60
+"""With it as `large_file_bytes` the daemon reads all files, and leaves none to the kernel."""
 
 
 def files_of_20_kb(root: Path, number: int) -> Path:

@@ -43,13 +43,13 @@ QUIET = Figures(
     seconds=5.0,
     requests={"read": 1000, "lookup": 10},
     answered_by_shim=0,
-    reads=Reads(1000, 100 * MIB, 0, 0, Latencies()),
+    reads=Reads(1000, 100 * MIB, 0, 0, Latencies(), 0),
     waits=waits(),
     blocks=Blocks(1000, 0, 0, 0, 100 * MIB, 0, 0),
     store=STORE,
     prefetch=Prefetching("auto", False, 0),
     cache=CacheUse(GIB, 10 * GIB, 2 * GIB),
-    daemon=Daemon(0.5, 0.4, True, 1),
+    daemon=Daemon(0.5, 0.4, True, False, 1),
 )
 
 
@@ -119,12 +119,12 @@ CASES: list[tuple[str, Figures, str]] = [
     ),
     (
         "busy",
-        figures(daemon=Daemon(4.9, 4.8, True, 1)),
+        figures(daemon=Daemon(4.9, 4.8, True, False, 1)),
         "the daemon used 98% of a processor, 96% in the thread that answers",
     ),
     (
         "opens",
-        figures(daemon=Daemon(3.0, 2.5, False, 1), requests={"open": 4000, "release": 4000, "read": 2000}),
+        figures(daemon=Daemon(3.0, 2.5, False, False, 1), requests={"open": 4000, "release": 4000, "read": 2000}),
         "8000 of 10000 requests of the kernel were opens and their ends, which need not be sent",
     ),
 ]
@@ -167,8 +167,9 @@ NOT: list[tuple[str, Figures]] = [
         figures(waits=NETWORK, blocks=Blocks(0, 50, 0, 0, 0, 0, 20 * MIB), store=replace(STORE, bytes=60 * MIB)),
     ),
     ("sparse", figures(waits=NETWORK, blocks=Blocks(0, 2, 0, 0, 0, 0, 9), store=replace(STORE, bytes=2 * MIB))),
-    ("opens", figures(daemon=Daemon(3.0, 2.5, False, 1), requests={"open": 20, "release": 20, "read": 2000})),
-    ("opens", figures(daemon=Daemon(3.0, 2.5, False, 1), requests={"open": 20})),
+    ("opens", figures(daemon=Daemon(3.0, 2.5, False, False, 1), requests={"open": 20, "release": 20, "read": 2000})),
+    ("opens", figures(daemon=Daemon(3.0, 2.5, False, False, 1), requests={"open": 20})),
+    ("opens", figures(daemon=Daemon(3.0, 2.5, False, True, 1), requests={"open": 4000, "release": 4000})),
 ]
 
 
@@ -194,7 +195,7 @@ def test_the_hint_for_the_network_depends_on_how_it_is_mounted() -> None:
 
 
 def test_nothing_was_slow() -> None:
-    (found,) = diagnose(figures(reads=Reads(1000, 100 * MIB, 10, 0, Latencies())))
+    (found,) = diagnose(figures(reads=Reads(1000, 100 * MIB, 10, 0, Latencies(), 0)))
     assert found == Finding(
         "nothing_slow",
         0.0,
@@ -204,7 +205,7 @@ def test_nothing_was_slow() -> None:
 
 
 def test_nothing_was_read() -> None:
-    (found,) = diagnose(figures(reads=Reads(0, 0, 0, 0, Latencies()), requests={"lookup": 3}))
+    (found,) = diagnose(figures(reads=Reads(0, 0, 0, 0, Latencies(), 0), requests={"lookup": 3}))
     assert (found.kind, found.text) == (
         "nothing_read",
         "nothing was read from the daemon; 3 requests of other kinds came",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import Mounted, Mounter
+from tests.mount_kit import NONE_IS_LARGE
 from tests.store.noise import noise
 
 Odd = Callable[..., Mounted]
@@ -79,7 +80,7 @@ def test_a_large_file_in_order_comes_from_stretches_and_damage_is_healed(mounter
     (source / "large").write_bytes(data)
     made = mounter.make(source)
 
-    first = mounter(made)
+    first = mounter(made, large_file_bytes=NONE_IS_LARGE)
     assert _in_order(first.directory / "large") == data
     first.umount()
     assert first.log_lines("WARNING") == []
@@ -88,7 +89,7 @@ def test_a_large_file_in_order_comes_from_stretches_and_damage_is_healed(mounter
         with block.open("r+b") as file:
             file.seek(1000)
             file.write(b"damage")
-    again = mounter(made)
+    again = mounter(made, large_file_bytes=NONE_IS_LARGE)
     first.is_noisy = again.is_noisy = True  # they write to one log
     assert _in_order(again.directory / "large") == data
 

@@ -23,7 +23,7 @@ from dvfs.fs.mounts import started_at, wait_gone
 from dvfs.fs.orders import hand_in, inodes_of
 from tests.fs.made_version import Made
 from tests.mount.conftest import Mounted, Mounter
-from tests.mount_kit import FILE_BYTES, figures, files_of_20_kb
+from tests.mount_kit import FILE_BYTES, NONE_IS_LARGE, figures, files_of_20_kb
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING, tree_of
 from tests.waiting import wait_until
@@ -179,7 +179,7 @@ def test_a_large_file_in_order_comes_from_stretches(mounter: Mounter, tmp_path: 
     source.mkdir()
     data = noise(64 << 20)
     (source / "large").write_bytes(data)
-    mounted = mounter(mounter.make(source), workers=WORKERS, prefetch="auto")
+    mounted = mounter(mounter.make(source), workers=WORKERS, prefetch="auto", large_file_bytes=NONE_IS_LARGE)
     Team(mounted, WORKERS - 1)
     with (mounted.directory / "large").open("rb", buffering=0) as file:
         assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
@@ -196,7 +196,7 @@ def test_workers_leave_a_large_file_in_order_to_the_leader(mounter: Mounter, tmp
     first = mounter(made)
     assert (first.directory / "large").read_bytes() == data
     first.umount()
-    mounted = mounter(made, workers=2, prefetch="auto")
+    mounted = mounter(made, workers=2, prefetch="auto", large_file_bytes=NONE_IS_LARGE)
     team = Team(mounted, 1)
     (worker,) = team.others
     length = 1 << 20

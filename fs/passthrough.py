@@ -1,0 +1,309 @@
+"""Large files that the kernel reads by itself: from one file of the cache, with no message and no copy of its own.
+
+FUSE passthrough (Linux 6.9 and later; who mounts must have CAP_SYS_ADMIN) takes a file at OPEN, from which all reads
+are answered. So OPEN is answered here, which costs a message for each open file: worth it where files are large on
+average.
+
+A file is handed over once the cache has it whole and verified: its blocks are laid out for that when it is first
+opened, and whether it is whole is looked at when nobody has it open any more. As long as it is open in one way, through
+the daemon or by the kernel, it is opened in that way: the kernel takes no other.
+
+Threading rule: `open` and `release` belong to the event loop, `laid` to any thread; the rest to a thread of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import logging
+import os
+import queue
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dvfs.fs.view import File, View, remember
+from dvfs.store.block import BlockRef, Extent
+from dvfs.store.cache_verified import Identity
+from dvfs.store.cache_whole import Place
+from dvfs.store.catalog import blocktree
+from dvfs.store.catalog.tree import Tree
+from dvfs.store.errors import DvfsError
+from dvfs.store.external import External
+
+_log = logging.getLogger(__name__)
+
+MOST_FILE_BYTES = 64 << 30
+_CACHE_SHARE = 4
+"""A file is kept whole if it takes no more than one part in so many of the cache: it is evicted as a whole."""
+_MOST_FILES = 1 << 16
+_TOUCH_SECONDS = 60.0
+_BACKING_OPEN = 0x4010E501
+_BACKING_CLOSE = 0x4004E502
+_MAP = struct.Struct("=iIQ")
+
+
+class Cache(Protocol):
+    """The part of the cache that is needed; see `dvfs.store.cache.Cache`."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def has(self, digest: bytes) -> bool: ...
+
+    def lay(self, digest: bytes, place: Place, size: int) -> None: ...
+
+    def join(self, file: bytes, size: int, blocks: list[tuple[bytes, int, int]]) -> Identity | None: ...
+
+    def open_whole(self, file: bytes, identity: Identity) -> int | None: ...
+
+
+class Kernel(Protocol):
+    """The part of the shim that is needed; see `dvfs.fs.zeroopen.Shim`."""
+
+    @property
+    def device(self) -> int: ...
+
+    @property
+    def passes(self) -> bool: ...
+
+    def hand_over(self, fh: int, backing: int) -> None: ...
+
+
+def is_of_large_files(tree: Tree, least_bytes: int) -> bool:
+    """Tell whether answering OPEN pays in the version *tree*, where files from *least_bytes* on are large."""
+    return tree.files > 0 and tree.size >= tree.files * least_bytes
+
+
+@dataclass(slots=True)
+class _Open:
+    """A file that is open *count* times: by the kernel from its file number *backing*, or, if that is 0, as others."""
+
+    count: int
+    backing: int
+
+
+@dataclass(slots=True)
+class _Tries:
+    """How often a file was closed that the daemon reads, and after how often it is tried to make it whole: each time
+    after twice as many, since trying is reading a list of all its blocks."""
+
+    closed: int = 0
+    next: int = 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is tried when it is closed next."""
+        return self.closed + 1 == self.next
+
+
+class Passthrough:
+    """Hands files of *least_bytes* or more to the *kernel* out of *cache*; *opens* counts how often.
+
+    *view*, the blocking one, and *load_blocks* say where their blocks are. *budget_bytes* returns what the cache may
+    hold. *forget* has the kernel drop what it keeps of the bytes of an inode. All these may block. *note_opened* is
+    told of each file that the kernel begins to read.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        cache: Cache,
+        view: View,
+        load_blocks: blocktree.LoadBlocks,
+        *,
+        budget_bytes: Callable[[], int],
+        forget: Callable[[int], None],
+        note_opened: Callable[[File], None],
+        least_bytes: int,
+    ) -> None:
+        self._kernel = kernel
+        self._cache = cache
+        self._view = view
+        self._load_blocks = load_blocks
+        self._budget_bytes = budget_bytes
+        self._forget = forget
+        self._note_opened = note_opened
+        self._least_bytes = least_bytes
+        self.opens = 0
+        self._is_on: bool | None = None
+        self._opens: dict[int, _Open] = {}
+        self._tries: dict[int, _Tries] = {}
+        self._whole: dict[int, tuple[bytes, Identity]] = {}
+        self._telling = threading.Lock()
+        self._is_over = False
+        self._jobs: queue.SimpleQueue[tuple[Callable[[int], None], int] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the kernel takes files from this process; to be asked once the session has begun."""
+        if self._is_on is None:
+            self._is_on = self._kernel.passes and self._takes_files()
+        return self._is_on
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether that is known, and it does. May be asked at any time."""
+        return bool(self._is_on)
+
+    def open(self, inode: int, file: File, flags: int) -> None:
+        """Take note that *file* is opened, and have the answer hand it to the kernel where that may be. Never waits.
+
+        Who opens it with O_DIRECT in *flags* may read from any byte on here, and not of a file of the local disk.
+        """
+        found = self._opens.get(inode)
+        if found is None:
+            if file.size < self._least_bytes or isinstance(file.content, External):
+                return
+            found = self._opens[inode] = _Open(0, 0 if flags & os.O_DIRECT else self._backing(inode))
+            if found.backing:
+                if self._tries.pop(inode, None) is not None:
+                    self._do(self._drop, inode)  # what was read through the daemon before
+            elif self._tries_of(inode).is_due:
+                self._do(self._lay, inode)
+        found.count += 1
+        if found.backing:
+            self._note_opened(file)
+            self.opens += 1
+            self._kernel.hand_over(inode, found.backing)
+
+    def release(self, inode: int) -> None:
+        """Take note that the file *inode* is closed once more."""
+        found = self._opens.get(inode)
+        if found is None:
+            return
+        found.count -= 1
+        if found.count:
+            return
+        del self._opens[inode]
+        if found.backing:
+            fcntl.ioctl(self._kernel.device, _BACKING_CLOSE, struct.pack("=I", found.backing))
+            return
+        tries = self._tries_of(inode)
+        if tries.is_due:
+            tries.next *= 2
+            self._do(self._join, inode)
+        tries.closed += 1
+
+    def laid(self, file: bytes, size: int, extents: Iterable[Extent]) -> Iterator[BlockRef]:
+        """Yield the blocks of *extents*, all of the file of that digest and *size*; have them lie in its whole file."""
+        start, keeps = 0, self.is_at_work and self._least_bytes <= size <= self._most_bytes
+        for block, offset, length in extents:
+            if keeps and not offset and length == block.raw and not self._cache.has(block.digest):
+                self._cache.lay(block.digest, Place(file, start, length), size)
+            start += length
+            yield block
+
+    def stop(self) -> None:
+        """End soon what is done beside; the kernel is told nothing any more."""
+        with self._telling:
+            self._is_over = True
+        self._jobs.put(None)
+
+    def _takes_files(self) -> bool:
+        try:  # one of the cache: it may lie on an overlay, whose files are not taken
+            fd = os.open(self._cache.folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            fd = os.memfd_create("dvfs")
+        try:
+            backing = self._handed(fd)
+            fcntl.ioctl(self._kernel.device, _BACKING_CLOSE, struct.pack("=I", backing))
+        except OSError as exc:
+            _log.info("the kernel takes no files to read by itself: %s", exc)
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def _handed(self, fd: int) -> int:
+        number: int = fcntl.ioctl(self._kernel.device, _BACKING_OPEN, bytearray(_MAP.pack(fd, 0, 0)))
+        return number
+
+    def _backing(self, inode: int) -> int:
+        """Hand the whole file of *inode* to the kernel; return its number, 0 if there is none that may be."""
+        known = self._whole.get(inode)
+        if known is None or (fd := self._cache.open_whole(*known)) is None:
+            self._whole.pop(inode, None)
+            return 0
+        try:
+            return self._handed(fd)
+        except OSError as exc:
+            _log.warning("files are read through the daemon, the kernel takes none: %s", exc)
+            self._least_bytes = MOST_FILE_BYTES + 1
+            return 0
+        finally:
+            os.close(fd)
+
+    def _tries_of(self, inode: int) -> _Tries:
+        tries = self._tries.get(inode)
+        return remember(self._tries, inode, _Tries(), _MOST_FILES) if tries is None else tries
+
+    # -- in a thread
+
+    def _do(self, work: Callable[[int], None], inode: int) -> None:
+        self._jobs.put((work, inode))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dvfs-passthrough", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=_TOUCH_SECONDS)
+            except queue.Empty:
+                job = self._touch, 0
+            if job is None or self._is_over:
+                return
+            work, inode = job
+            try:
+                work(inode)
+            except (DvfsError, OSError) as exc:
+                _log.info("file %d is left to the daemon: %s", inode, exc)
+            except Exception:
+                _log.exception("file %d is left to the daemon", inode)
+
+    def _drop(self, inode: int) -> None:
+        """Have the kernel drop what it keeps of the bytes of *inode*: it keeps those of the file handed over now."""
+        with self._telling:
+            if not self._is_over:
+                self._forget(inode)
+
+    def _touch(self, inode: int) -> None:
+        """Have the cache know that what is open is used: it is not told of reads, and would evict it."""
+        for inode, found in list(self._opens.items()):
+            known = self._whole.get(inode)
+            if found.backing and known is not None and (fd := self._cache.open_whole(*known)) is not None:
+                os.close(fd)
+
+    def _lay(self, inode: int) -> None:
+        for _ in self.laid(*self._file(inode)):
+            pass
+
+    def _join(self, inode: int) -> None:
+        file, size, extents = self._file(inode)
+        if size > self._most_bytes:
+            return
+        blocks: list[tuple[bytes, int, int]] = []
+        at = 0
+        for block, offset, length in extents:
+            if offset or length != block.raw:
+                return  # a part of a block; edits leave such
+            blocks.append((block.digest, at, length))
+            at += length
+        identity = self._cache.join(file, size, blocks) if at == size else None
+        if identity is not None:
+            remember(self._whole, inode, (file, identity), _MOST_FILES)
+            _log.debug("file %d is read by the kernel from now on", inode)
+
+    def _file(self, inode: int) -> tuple[bytes, int, Iterator[Extent]]:
+        file = self._view.file(inode)
+        extents = blocktree.iter_extents(file.content, 0, file.size, self._load_blocks)
+        return self._view.digest_of(inode), file.size, extents
+
+    @functools.cached_property
+    def _most_bytes(self) -> int:
+        return min(MOST_FILE_BYTES, self._budget_bytes() // _CACHE_SHARE)
