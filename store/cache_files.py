@@ -207,10 +207,10 @@ class BlockFiles:
     def link_and_keep(self, fd: int, blocks: Sequence[tuple[bytes, Place]]) -> bool:
         """Say of *blocks* that they lie in the whole file that is open as *fd*, where they were written, and keep them
         open; return whether it still has its name. Raises OSError."""
-        self._crash("whole:before-link")
         for digest, place in blocks:
+            self._crash("whole:before-link")
             self.link(digest, place)
-        self._crash("whole:after-link")
+            self._crash("whole:after-link")
         found = os.fstat(fd)
         if not found.st_nlink:
             return False  # it was evicted meanwhile
