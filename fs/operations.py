@@ -160,6 +160,7 @@ class VersionOperations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         if self.passthrough is not None and self.passthrough.is_on:
             file = await self._ask(lambda view: view.file(inode))
+            await self.passthrough.settle(inode)
             self.passthrough.open(inode, file, flags)
         elif self.zero_open:
             raise FUSEError(errno.ENOSYS)
@@ -210,6 +211,8 @@ class VersionOperations(pyfuse3.Operations):
             if self._stretches is not None:
                 stream = self._stretches.note(fh, file, off, size)
             if stream is not None:
+                if self.passthrough is not None:
+                    self.passthrough.read_in_order(fh, off)
                 self._prefetcher.note_read(fh, file, off, size, waited=False)
                 data = stream.take_nowait(off, size)
                 if data is not None:

@@ -8,11 +8,15 @@ A file is handed over once the cache has it whole and verified: its blocks are l
 opened, and whether it is whole is looked at when nobody has it open any more. As long as it is open in one way, through
 the daemon or by the kernel, it is opened in that way: the kernel takes no other.
 
-Threading rule: `open` and `release` belong to the event loop, `laid` to any thread; the rest to a thread of its own.
+What the daemon answers until then the kernel keeps too, beside the file of the cache: once read in order it is dropped.
+
+Threading rule: `laid` belongs to any thread, what begins with an underscore after the heading below to a thread of its
+own, the rest to the event loop.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import logging
@@ -23,7 +27,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Concatenate, ParamSpec, Protocol
+
+import trio
 
 from dvfs.fs.view import File, View, remember
 from dvfs.store.block import BlockRef, Extent
@@ -34,6 +40,8 @@ from dvfs.store.catalog.tree import Tree
 from dvfs.store.errors import DvfsError
 from dvfs.store.external import External
 
+_P = ParamSpec("_P")
+
 _log = logging.getLogger(__name__)
 
 MOST_FILE_BYTES = 64 << 30
@@ -41,9 +49,22 @@ _CACHE_SHARE = 4
 """A file is kept whole if it takes no more than one part in so many of the cache: it is evicted as a whole."""
 _MOST_FILES = 1 << 16
 _TOUCH_SECONDS = 60.0
+
+KEPT_BYTES = 4 << 20
+"""What a reader may not have had yet: the kernel reads twice 1 MiB ahead, and its requests come out of order."""
+
+DROPPED_BYTES = 2 << 20
+"""So much is dropped at a time."""
+
+MOST_SETTLE_SECONDS = 1.0
+
 _BACKING_OPEN = 0x4010E501
 _BACKING_CLOSE = 0x4004E502
 _MAP = struct.Struct("=iIQ")
+
+_DROP = 2
+_NOTICE = struct.Struct("=IiQQqq")
+"""Of linux/fuse.h: `fuse_out_header`, whose error is the kind of notice, and `fuse_notify_inval_inode_out`."""
 
 
 class Cache(Protocol):
@@ -59,6 +80,8 @@ class Cache(Protocol):
     def join(self, file: bytes, size: int, blocks: list[tuple[bytes, int, int]]) -> Identity | None: ...
 
     def open_whole(self, file: bytes, identity: Identity) -> int | None: ...
+
+    def note_use(self, file: bytes) -> None: ...
 
 
 class Kernel(Protocol):
@@ -80,10 +103,16 @@ def is_of_large_files(tree: Tree, least_bytes: int) -> bool:
 
 @dataclass(slots=True)
 class _Open:
-    """A file that is open *count* times: by the kernel from its file number *backing*, or, if that is 0, as others."""
+    """A file that is open *count* times: by the kernel from its file number *backing*, or, if that is 0, as others.
+
+    *may_be_whole*: the cache may have it in one piece soon. *dropped*: up to here the kernel keeps nothing of it that
+    was read in order.
+    """
 
     count: int
     backing: int
+    may_be_whole: bool = False
+    dropped: int = 0
 
 
 @dataclass(slots=True)
@@ -104,8 +133,7 @@ class Passthrough:
     """Hands files of *least_bytes* or more to the *kernel* out of *cache*; *opens* counts how often.
 
     *view*, the blocking one, and *load_blocks* say where their blocks are. *budget_bytes* returns what the cache may
-    hold. *forget* has the kernel drop what it keeps of the bytes of an inode. All these may block. *note_opened* is
-    told of each file that the kernel begins to read.
+    hold. All these may block. *note_opened* is told of each file that the kernel begins to read.
     """
 
     def __init__(
@@ -116,7 +144,6 @@ class Passthrough:
         load_blocks: blocktree.LoadBlocks,
         *,
         budget_bytes: Callable[[], int],
-        forget: Callable[[int], None],
         note_opened: Callable[[File], None],
         least_bytes: int,
     ) -> None:
@@ -125,7 +152,6 @@ class Passthrough:
         self._view = view
         self._load_blocks = load_blocks
         self._budget_bytes = budget_bytes
-        self._forget = forget
         self._note_opened = note_opened
         self._least_bytes = least_bytes
         self.opens = 0
@@ -133,10 +159,10 @@ class Passthrough:
         self._opens: dict[int, _Open] = {}
         self._tries: dict[int, _Tries] = {}
         self._whole: dict[int, tuple[bytes, Identity]] = {}
-        self._telling = threading.Lock()
+        self._settling: dict[int, trio.Event] = {}
         self._is_over = False
-        self._jobs: queue.SimpleQueue[tuple[Callable[[int], None], int] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._device = -1
 
     @property
     def is_on(self) -> bool:
@@ -150,6 +176,12 @@ class Passthrough:
         """Whether that is known, and it does. May be asked at any time."""
         return bool(self._is_on)
 
+    async def settle(self, inode: int) -> None:
+        """Wait a moment if the file *inode* is being made whole: who opens it next has the kernel read it then."""
+        if (settled := self._settling.get(inode)) is not None:
+            with trio.move_on_after(MOST_SETTLE_SECONDS):
+                await settled.wait()
+
     def open(self, inode: int, file: File, flags: int) -> None:
         """Take note that *file* is opened, and have the answer hand it to the kernel where that may be. Never waits.
 
@@ -162,7 +194,7 @@ class Passthrough:
             found = self._opens[inode] = _Open(0, 0 if flags & os.O_DIRECT else self._backing(inode))
             if found.backing:
                 if self._tries.pop(inode, None) is not None:
-                    self._do(self._drop, inode)  # what was read through the daemon before
+                    self._do(self._drop, inode, 0, 0)  # what was read through the daemon before
             elif self._tries_of(inode).is_due:
                 self._do(self._lay, inode)
         found.count += 1
@@ -170,6 +202,19 @@ class Passthrough:
             self._note_opened(file)
             self.opens += 1
             self._kernel.hand_over(inode, found.backing)
+
+    def read_in_order(self, inode: int, start: int) -> None:
+        """Take note that byte *start* of the file *inode* is read, after those before it; have those dropped.
+
+        That is done once for each byte of a file that is open: who reads it again finds it kept.
+        """
+        found = self._opens.get(inode)
+        if found is None or not found.may_be_whole or start < found.dropped + KEPT_BYTES + DROPPED_BYTES:
+            return
+        stop = start - KEPT_BYTES
+        first = max(found.dropped, stop - 2 * DROPPED_BYTES)
+        found.dropped = stop
+        self._do(self._drop, inode, first, stop - first)
 
     def release(self, inode: int) -> None:
         """Take note that the file *inode* is closed once more."""
@@ -186,22 +231,23 @@ class Passthrough:
         tries = self._tries_of(inode)
         if tries.is_due:
             tries.next *= 2
-            self._do(self._join, inode)
+            self._settling.setdefault(inode, trio.Event())
+            self._do(self._join, inode, trio.lowlevel.current_trio_token())
         tries.closed += 1
 
     def laid(self, file: bytes, size: int, extents: Iterable[Extent]) -> Iterator[BlockRef]:
         """Yield the blocks of *extents*, all of the file of that digest and *size*; have them lie in its whole file."""
         start, keeps = 0, self.is_at_work and self._least_bytes <= size <= self._most_bytes
-        for block, offset, length in extents:
-            if keeps and not offset and length == block.raw and not self._cache.has(block.digest):
+        for extent in extents:
+            block, _, length = extent
+            if keeps and _is_block(extent) and not self._cache.has(block.digest):
                 self._cache.lay(block.digest, Place(file, start, length), size)
             start += length
             yield block
 
     def stop(self) -> None:
-        """End soon what is done beside; the kernel is told nothing any more."""
-        with self._telling:
-            self._is_over = True
+        """End soon what is done beside."""
+        self._is_over = True
         self._jobs.put(None)
 
     def _takes_files(self) -> bool:
@@ -242,56 +288,72 @@ class Passthrough:
         tries = self._tries.get(inode)
         return remember(self._tries, inode, _Tries(), _MOST_FILES) if tries is None else tries
 
+    def _settled(self, inode: int) -> None:
+        if (settled := self._settling.pop(inode, None)) is not None:
+            settled.set()
+
+    def _do(self, work: Callable[Concatenate[int, _P], None], inode: int, *rest: _P.args, **named: _P.kwargs) -> None:
+        self._jobs.put(functools.partial(work, inode, *rest, **named))
+        if self._device < 0:
+            self._device = os.dup(self._kernel.device)  # the session's own may be another file's when this ends later
+            threading.Thread(target=self._run, name="dvfs-passthrough", daemon=True).start()
+
     # -- in a thread
 
-    def _do(self, work: Callable[[int], None], inode: int) -> None:
-        self._jobs.put((work, inode))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="dvfs-passthrough", daemon=True)
-            self._thread.start()
-
     def _run(self) -> None:
-        while True:
-            try:
-                job = self._jobs.get(timeout=_TOUCH_SECONDS)
-            except queue.Empty:
-                job = self._touch, 0
-            if job is None or self._is_over:
-                return
-            work, inode = job
-            try:
-                work(inode)
-            except (DvfsError, OSError) as exc:
-                _log.info("file %d is left to the daemon: %s", inode, exc)
-            except Exception:
-                _log.exception("file %d is left to the daemon", inode)
+        try:
+            while True:
+                try:
+                    job = self._jobs.get(timeout=_TOUCH_SECONDS)
+                except queue.Empty:
+                    job = self._touch
+                if job is None or self._is_over:
+                    return
+                try:
+                    job()
+                except (DvfsError, OSError) as exc:
+                    _log.info("a large file is left to the daemon: %s", exc)
+                except Exception:
+                    _log.exception("a large file is left to the daemon")
+        finally:
+            os.close(self._device)
 
-    def _drop(self, inode: int) -> None:
-        """Have the kernel drop what it keeps of the bytes of *inode*: it keeps those of the file handed over now."""
-        with self._telling:
-            if not self._is_over:
-                self._forget(inode)
+    def _drop(self, inode: int, start: int, length: int) -> None:
+        """Have the kernel drop what it keeps of *length* bytes of *inode*, 0: all; it keeps the file of the cache."""
+        with contextlib.suppress(FileNotFoundError):  # of inodes that it forgot, it keeps nothing
+            os.write(self._device, _NOTICE.pack(_NOTICE.size, _DROP, 0, inode, start, length))
 
-    def _touch(self, inode: int) -> None:
+    def _touch(self) -> None:
         """Have the cache know that what is open is used: it is not told of reads, and would evict it."""
         for inode, found in list(self._opens.items()):
-            known = self._whole.get(inode)
-            if found.backing and known is not None and (fd := self._cache.open_whole(*known)) is not None:
-                os.close(fd)
+            if found.backing and (known := self._whole.get(inode)) is not None:
+                self._cache.note_use(known[0])
 
     def _lay(self, inode: int) -> None:
-        for _ in self.laid(*self._file(inode)):
+        file, size, extents = self._file(inode)
+        blocks = list(extents)
+        for _ in self.laid(file, size, blocks):
             pass
+        if (found := self._opens.get(inode)) is not None:
+            found.may_be_whole = size <= self._most_bytes and all(map(_is_block, blocks))
 
-    def _join(self, inode: int) -> None:
+    def _join(self, inode: int, trio_token: trio.lowlevel.TrioToken) -> None:
+        try:
+            self._make_whole(inode)
+        finally:
+            with contextlib.suppress(trio.RunFinishedError):
+                trio_token.run_sync_soon(self._settled, inode)
+
+    def _make_whole(self, inode: int) -> None:
         file, size, extents = self._file(inode)
         if size > self._most_bytes:
             return
         blocks: list[tuple[bytes, int, int]] = []
         at = 0
-        for block, offset, length in extents:
-            if offset or length != block.raw:
-                return  # a part of a block; edits leave such
+        for extent in extents:
+            if not _is_block(extent):
+                return  # edits leave such
+            block, _, length = extent
             blocks.append((block.digest, at, length))
             at += length
         identity = self._cache.join(file, size, blocks) if at == size else None
@@ -307,3 +369,9 @@ class Passthrough:
     @functools.cached_property
     def _most_bytes(self) -> int:
         return min(MOST_FILE_BYTES, self._budget_bytes() // _CACHE_SHARE)
+
+
+def _is_block(extent: Extent) -> bool:
+    """Tell whether *extent* is all of a block, not a part."""
+    block, offset, length = extent
+    return not offset and length == block.raw

@@ -119,7 +119,6 @@ async def _serve(
             waiting,
             source.pages.load_blocks,
             budget_bytes=opened.budget_bytes,
-            forget=pyfuse3.invalidate_inode,
             note_opened=lambda file: prefetcher.note_opened(file),
             least_bytes=options.large_file_bytes,
         )

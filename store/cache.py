@@ -283,10 +283,11 @@ class Cache:
         """See that the whole file *file* of *size* bytes is here, verified; return what `open_whole` knows it by.
 
         *blocks*: digest, start and length of each, in order. Blocks that lie elsewhere are copied into it, where there
-        is room. None as long as a block is missing, or many were not verified yet: that takes reading them.
+        is room. Blocks on their way here are waited for, for a bounded time. None as long as one is missing, or many
+        were not verified yet: that takes reading them.
         """
         try:
-            return Join(self._files, self._whole, self._keeper, file, size, blocks).run()
+            return Join(self._files, self._whole, self._keeper, self._locks, file, size, blocks).run()
         except (OSError, ImportError, IndexBusy) as exc:
             self._log.warning("whole", "cache %s: a file is not kept in one piece: %s", self._root, exc)
             return None
@@ -301,8 +302,12 @@ class Cache:
         if identity_of(os.fstat(fd)) != identity:
             os.close(fd)
             return None
-        self._keeper.note_use(file)
+        self.note_use(file)
         return fd
+
+    def note_use(self, file: bytes) -> None:
+        """Take note that the whole file *file* is read."""
+        self._keeper.note_use(file)
 
     def fetching(self, digest: bytes) -> contextlib.AbstractContextManager[bool]:
         """Be the one process and thread that fetches *digest*; look into the cache again once inside.

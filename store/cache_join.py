@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dvfs.store.cache_files import BlockFiles
 from dvfs.store.cache_keeper import Keeper
+from dvfs.store.cache_locks import FetchLocks
 from dvfs.store.cache_verified import Identity, identity_of
 from dvfs.store.cache_whole import Place, WholeFiles, holds, is_blank, write_at
 from dvfs.store.digest import block_digest, file_digest
@@ -26,6 +27,7 @@ class Join:
         files: BlockFiles,
         whole: WholeFiles,
         keeper: Keeper,
+        locks: FetchLocks,
         file: bytes,
         size: int,
         blocks: Sequence[tuple[bytes, int, int]],
@@ -33,6 +35,7 @@ class Join:
         self._files = files
         self._whole = whole
         self._keeper = keeper
+        self._locks = locks
         self._file = file
         self._size = size
         self._blocks = blocks
@@ -44,7 +47,7 @@ class Join:
         """
         if not self._is_named_so():
             return None
-        if not all(self._files.exists(digest) for digest, _, _ in self._blocks):
+        if not self._are_here():
             self._files.sweep_open()  # what others evicted is read on as long as it is open, and fetched after that
             return None
         fd = self._files.open_to_write(self._file, self._size, replace=True)
@@ -55,6 +58,17 @@ class Join:
             return identity_of(found) if os.path.samestat(found, there) else None  # it may have been evicted meanwhile
         finally:
             os.close(fd)
+
+    def _are_here(self) -> bool:
+        """Tell whether all blocks are here. Those that are on their way, readers may have had already, are waited for:
+        the last ones first, as behind one that nobody fetches it is in vain."""
+        missing = [digest for digest, _, _ in self._blocks if not self._files.exists(digest)]
+        for digest in reversed(missing):
+            with self._locks.fetching(digest):
+                pass
+            if not self._files.exists(digest):
+                return False
+        return True
 
     def _is_named_so(self) -> bool:
         """Tell whether the blocks make up the file of that digest, so that no others ever belong there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import functools
 import mmap
@@ -18,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from dvfs.fs.passthrough import DROPPED_BYTES, KEPT_BYTES
+from dvfs.fs.stretches import IN_ORDER_BYTES
 from dvfs.store.cache import Cache
 from tests.fs.made_version import Made
 from tests.mount.conftest import Mounted, Mounter
@@ -30,7 +33,9 @@ LARGE = 128 << 10
 """From here on a file is large in these tests."""
 BYTES = 600_000
 FILES = 3
+ORDERED_BYTES = 40 << 20
 _CAP_SYS_ADMIN = 21
+_CACHESTAT = 451
 
 
 def contents(number: int) -> bytes:
@@ -93,6 +98,21 @@ def wait_until_passed(mounted: Mounted, *numbers: int) -> None:
             read()
 
 
+class CacheStat(ctypes.Structure):
+    """Of linux/mman.h: pages in the page cache, dirty, being written, and evicted."""
+
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("cache", "dirty", "writeback", "evicted", "of_late"))
+
+
+def kept_bytes(fd: int) -> int:
+    """Return how much of the file *fd* the page cache has (cachestat, Linux 6.5)."""
+    found, all_of_it = CacheStat(), (ctypes.c_uint64 * 2)(0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_CACHESTAT, fd, ctypes.byref(all_of_it), ctypes.byref(found), 0):
+        raise OSError(ctypes.get_errno(), "cachestat")
+    return int(found.cache) * mmap.PAGESIZE
+
+
 def whole_files(mounter: Mounter, cache: str = "cache") -> list[Path]:
     return sorted((mounter.folder / cache / "files").glob("*/*"))
 
@@ -118,6 +138,37 @@ def test_a_file_that_was_read_is_read_by_the_kernel(mounter: Mounter, mounted: M
         assert path.stat().st_size == len(contents(number))
         assert is_passed(mounted, path.read_bytes) == PASSES
     assert not is_passed(mounted, (mounted.directory / "small").read_bytes)
+
+
+def test_who_opens_a_file_after_it_was_read_has_it_read_by_the_kernel(mounted: Mounted) -> None:
+    """The last blocks may be on their way into the cache still: the open waits."""
+    for number in range(FILES):
+        path = mounted.directory / f"f{number}"
+        assert path.read_bytes() == contents(number)
+        assert is_passed(mounted, path.read_bytes) == PASSES
+
+
+def test_what_was_read_in_order_is_in_the_page_cache_once(mounter: Mounter, tmp_path: Path) -> None:
+    """It is in the file of the cache; of the file of the mount what is read again is kept."""
+    data = noise(ORDERED_BYTES)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "large").write_bytes(data)
+    mounted = mounter(mounter.make(tmp_path / "files", "ordered"), prefetch="auto")
+    path = mounted.directory / "large"
+    with path.open("rb", buffering=0) as file:
+        assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
+        if PASSES:
+            wait_until(lambda: kept_bytes(file.fileno()) < KEPT_BYTES + IN_ORDER_BYTES + 2 * DROPPED_BYTES)
+            assert kept_bytes(file.fileno()) > 0
+        for _ in range(2):
+            file.seek(0)
+            assert file.readall() == data
+            assert not PASSES or kept_bytes(file.fileno()) >= ORDERED_BYTES - DROPPED_BYTES
+    if PASSES:
+        assert is_passed(mounted, path.read_bytes)
+        with path.open("rb") as file:
+            wait_until(lambda: kept_bytes(file.fileno()) == 0)
+    assert path.read_bytes() == data
 
 
 def test_what_the_kernel_reads_is_right_in_every_way_of_reading(mounted: Mounted) -> None:

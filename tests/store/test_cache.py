@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,11 +34,12 @@ SMALL = BLOCK_BYTES
 
 
 class SteppingClock:
-    """Each look at the wall clock is a second later; sleeping moves the monotonic clock."""
+    """Each look at the wall clock is a second later; sleeping moves the monotonic clock, and *on_sleep* happens."""
 
     def __init__(self) -> None:
         self._ns = 10**18
         self.slept = 0.0
+        self.on_sleep: Callable[[], None] = lambda: None
 
     def now_ns(self) -> int:
         self._ns += 10**9
@@ -49,6 +50,7 @@ class SteppingClock:
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
+        self.on_sleep()
 
 
 def make_blocks(count: int, seed: int = 0) -> dict[bytes, bytes]:

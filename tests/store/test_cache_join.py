@@ -13,7 +13,7 @@ from dvfs.store.cache import Cache
 from dvfs.store.cache_verified import VerifiedInside
 from dvfs.store.digest import block_digest
 from tests.store.noise import noise
-from tests.store.test_cache import SMALL, block_path, flip, lines, open_cache
+from tests.store.test_cache import SMALL, SteppingClock, block_path, flip, lines, open_cache
 from tests.store.test_cache_whole import Large, damage, disk_bytes, large, links, point, removed_but_open
 
 
@@ -67,6 +67,27 @@ def test_a_missing_block_is_missing(tmp_path: Path) -> None:
         block_path(tmp_path, file.digests[2]).unlink()
         assert not is_whole(cache, file)
         file.put(cache, [2])
+        assert_whole(cache, file)
+
+
+def test_a_block_on_its_way_is_waited_for_and_no_other(tmp_path: Path) -> None:
+    file = large(5)
+    clock = SteppingClock()
+    cache = Cache(tmp_path, budget_bytes=1 << 30, reserve_bytes=0, lock_wait_seconds=1, clock=clock)
+    with contextlib.closing(cache), contextlib.ExitStack() as fetching:
+        file.put(cache, [0, 1, 2])
+        fetching.enter_context(cache.fetching(file.digests[3]))
+        assert not is_whole(cache, file)
+        assert clock.slept == 0  # nobody fetches the last one
+        file.put(cache, [4])
+        assert not is_whole(cache, file)
+        assert 1 <= clock.slept < 1.1
+
+        def arrive() -> None:
+            file.put(cache, [3])
+            fetching.close()
+
+        clock.on_sleep = arrive
         assert_whole(cache, file)
 
 
