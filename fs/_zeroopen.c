@@ -114,6 +114,8 @@ static void wrapped_init(void *userdata, struct fuse_conn_info *conn)
     conn->want &= ~FUSE_CAP_SPLICE_READ;
     if (dvfs_zeroopen_writable) /* without OPEN nobody else would truncate, or drop a set-user-id bit */
         conn->want &= ~(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV);
+    else /* nothing changes, and who reads need not ask for attributes after bytes were dropped */
+        conn->want &= ~FUSE_CAP_AUTO_INVAL_DATA;
     conn->max_background = dvfs_zeroopen_max_background;
     conn->congestion_threshold = dvfs_zeroopen_max_background * 3 / 4;
 }

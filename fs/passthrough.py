@@ -53,7 +53,7 @@ _TOUCH_SECONDS = 60.0
 KEPT_BYTES = 4 << 20
 """What a reader may not have had yet: the kernel reads twice 1 MiB ahead, and its requests come out of order."""
 
-DROPPED_BYTES = 2 << 20
+DROPPED_BYTES = 4 << 20
 """So much is dropped at a time."""
 
 MOST_SETTLE_SECONDS = 1.0
