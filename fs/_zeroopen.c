@@ -5,8 +5,8 @@
  * in READ, WRITE, FSYNC and READDIRPLUS. pyfuse3 hands its operations nothing but that handle. This library, loaded with
  * RTLD_GLOBAL before pyfuse3 is, stands before libfuse's `fuse_session_new` and wraps the operations given to it: a
  * handle of 0 becomes the inode number. It also
- *   - asks, at INIT, for cached symbolic links and a longer queue of background requests, and not for requests through
- *     a pipe, which pays for large writes only;
+ *   - asks, at INIT, for cached symbolic links and a longer queue of background requests, not for requests through a
+ *     pipe, which pays for large writes only, and, if read-only, for no look at attributes before each read;
  *   - answers what is asked of every file (a security label and ACLs by `ls -l`, whether it is a terminal by Python's
  *     `open`) without Python: no entry has such attributes, none is;
  *   - tells the kernel, if writable, that set-user-id bits are dropped here (FUSE_HANDLE_KILLPRIV_V2, which libfuse does
@@ -114,7 +114,7 @@ static void wrapped_init(void *userdata, struct fuse_conn_info *conn)
     conn->want &= ~FUSE_CAP_SPLICE_READ;
     if (dvfs_zeroopen_writable) /* without OPEN nobody else would truncate, or drop a set-user-id bit */
         conn->want &= ~(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV);
-    else /* nothing changes, and who reads need not ask for attributes after bytes were dropped */
+    else /* nothing changes, and else who reads asks for attributes whenever bytes were dropped */
         conn->want &= ~FUSE_CAP_AUTO_INVAL_DATA;
     conn->max_background = dvfs_zeroopen_max_background;
     conn->congestion_threshold = dvfs_zeroopen_max_background * 3 / 4;

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 FIRST_WINDOW_BYTES = 1 << 20
-MAX_WINDOW_BYTES = 128 << 20
+MAX_WINDOW_BYTES = 256 << 20
 FIRST_ENTRIES_BYTES = 4 << 20
 SLACK_BYTES = 2 << 20
 """Reads of one reader arrive out of order by so much: the kernel keeps several under way."""

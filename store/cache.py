@@ -232,27 +232,14 @@ class Cache:
 
         *sealed*: they are what *digest* names in another way, and the caller has found that they are.
         """
-        if not self._keeper.has_room(len(data)):
-            if self._budget_bytes != 0:
-                self._log.warning("room", "cache %s has no room: reading on uncached", self._root)
-            return False
         laid = None if sealed else self._laid(digest, data)
-        if laid is not None and self._put_into([laid]):
-            return True
-        try:
-            self._files.write(digest, data, seal_of(digest, data) if sealed else b"")
-        except OSError as exc:
-            self._log.warning(("put", exc.errno), "cache %s: cannot store: %s; reading on uncached", self._root, exc)
-            self._keeper.wake()
-            return False
-        self._keeper.note_put(digest, len(data) + (DIGEST_SIZE if sealed else 0))
-        return True
+        return (laid is not None and self._put_into([laid])) or self._put_alone(digest, data, sealed=sealed)
 
     def put_all(self, blocks: Sequence[tuple[bytes, Buffer]]) -> list[bool]:
         """Do as `put` with each of *blocks*; those that follow one another in a whole file are written in one go."""
         laid = [found for digest, data in blocks if (found := self._laid(digest, data)) is not None]
         written = {block.digest for run in runs(laid) if self._put_into(run) for block in run}
-        return [digest in written or self.put(digest, data) for digest, data in blocks]
+        return [digest in written or self._put_alone(digest, data) for digest, data in blocks]
 
     def is_laid(self, digest: bytes) -> bool:
         """Tell whether the block *digest* shall lie in a whole file. Never blocks."""
@@ -261,6 +248,20 @@ class Cache:
     def _laid(self, digest: bytes, data: Buffer) -> Laid | None:
         laid = self._whole.laid(digest)
         return Laid(digest, data, *laid) if laid is not None and laid[0].length == len(data) else None
+
+    def _put_alone(self, digest: bytes, data: Buffer, *, sealed: bool = False) -> bool:
+        if not self._keeper.has_room(len(data)):
+            if self._budget_bytes != 0:
+                self._log.warning("room", "cache %s has no room: reading on uncached", self._root)
+            return False
+        try:
+            self._files.write(digest, data, seal_of(digest, data) if sealed else b"")
+        except OSError as exc:
+            self._log.warning(("put", exc.errno), "cache %s: cannot store: %s; reading on uncached", self._root, exc)
+            self._keeper.wake()
+            return False
+        self._keeper.note_put(digest, len(data) + (DIGEST_SIZE if sealed else 0))
+        return True
 
     def _put_into(self, run: Sequence[Laid]) -> bool:
         size = sum(block.place.length for block in run)

@@ -45,7 +45,6 @@ _WRITING = 16
 
 _INSIDE_SHARE = 4
 """One whole file is kept open for each so many blocks."""
-_TRIES = 4
 
 _UNKNOWN: tuple[Identity, int] = (0, 0, 0, 0, 0), 0
 

@@ -36,6 +36,11 @@ _MOST_PLACES = 1 << 17
 _TRIES = 8
 _HOLE_BYTES = 4096
 """Holes begin and end at multiples of this, or of more."""
+
+FOLIO_BYTES = 256 << 10
+"""So much is written at once: it lies in one folio, and is read from the page cache as fast as out of larger ones. For
+those the kernel takes large free areas, of which a virtual machine may have to be given what it gave back, slowly."""
+
 _PLACE = struct.Struct(f">{DIGEST_SIZE}sHIBH")
 FILE_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -215,10 +220,10 @@ def names_in(folder: str) -> list[str]:
 
 
 def write_at(fd: int, data: Buffer, start: int) -> None:
-    """Write all of *data* from byte *start* of *fd* on. Raises OSError."""
+    """Write all of *data* from byte *start* of *fd* on, a folio at a time. Raises OSError."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(fd, view, start)
+        written = os.pwrite(fd, view[: FOLIO_BYTES - start % FOLIO_BYTES], start)
         view = view[written:]
         start += written
 

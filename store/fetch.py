@@ -76,7 +76,7 @@ class Fetcher:
         externals: Externals | None = None,
         parallel: int = 16,
         coalesce_gap_bytes: int = 256 << 10,
-        request_bytes: int = 16 << 20,
+        request_bytes: int = 32 << 20,
         demand_bytes: int = 2 << 20,
         memory_bytes: int = 64 << 20,
         queue_blocks: int = 1 << 16,

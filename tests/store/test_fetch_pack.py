@@ -13,11 +13,10 @@ import pytest
 from dvfs.store.backend import cut
 from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
-from dvfs.store.cache_whole import Place
-from dvfs.store.digest import file_digest
 from dvfs.store.errors import Corrupt, Unavailable
 from dvfs.store.fetch import Fetcher
 from dvfs.store.fetch_pack import PackReader
+from tests.cache_process import lay
 from tests.memory_backend import MemoryBackend, store_blocks
 from tests.store.noise import noise
 from tests.waiting import wait_until
@@ -151,16 +150,6 @@ def test_what_had_come_before_a_request_broke_off_is_not_asked_for_again(backend
     backend.on_piece = lambda number: None
     assert [fetcher.block(ref) for ref in refs] == blocks
     assert [start for start, _ in backend.streams] == [0, 600 * KIB, 900 * KIB]
-
-
-def lay(cache: Cache, refs: Sequence[BlockRef]) -> None:
-    """Have the blocks *refs* lie in one whole file, in this order."""
-    size = sum(ref.raw for ref in refs)
-    file = file_digest(size, [ref.digest for ref in refs])
-    start = 0
-    for ref in refs:
-        cache.lay(ref.digest, Place(file, start, ref.raw), size)
-        start += ref.raw
 
 
 def test_blocks_of_a_whole_file_are_stored_together_and_read_meanwhile(backend: Streaming, tmp_path: Path) -> None:
