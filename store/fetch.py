@@ -357,7 +357,7 @@ class Fetcher:
                 self._idle -= 1
                 if self._closed:
                     return
-                refs = self._depart(self._queue.take_run(self._request_bytes), flights)
+                refs = self._depart(self._queue.take_run(self._request_bytes, among=self._parallel), flights)
                 self._busy += 1
                 self._busy_background += 1
                 if self._queue:

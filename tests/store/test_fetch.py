@@ -658,9 +658,10 @@ def test_two_processes_fetch_each_block_once(tmp_path: Path, want: bool) -> None
 # -- the queue
 
 
-def _ref(offset: int, stored: int = 10, pack: int = 0) -> BlockRef:
+def _ref(offset: int, stored: int = 10, pack: int = 0, raw: int = 0) -> BlockRef:
     digest = block_digest(b"%d %d" % (pack, offset))
-    return BlockRef(0, PackId(bytes([pack]) * 24), offset, stored, stored, Codec.RAW, digest)
+    codec = Codec.ZSTD if raw > stored else Codec.RAW
+    return BlockRef(0, PackId(bytes([pack]) * 24), offset, stored, raw or stored, codec, digest)
 
 
 def test_a_run_grows_to_both_sides_within_gap_and_length() -> None:
@@ -688,6 +689,19 @@ def test_a_run_is_a_quarter_longer_where_that_leaves_nothing_behind() -> None:
     assert queue.take_neighbours(refs[4], 40) == refs[5:8]
     assert queue.take_run(16) == refs[8:]
     assert len(queue) == 0
+
+
+def test_runs_of_compressed_blocks_become_shorter_so_that_all_end_together() -> None:
+    queue = WantedBlocks(100, 5)
+    lengths: list[list[int]] = []
+    for raw in (10, 30):
+        for number in range(80):
+            assert queue.add(_ref(10 * number, raw=raw), urgent=False)
+        lengths.append([])
+        while run := queue.take_run(160, among=4):
+            lengths[-1].append(len(run))
+    assert lengths[0] == [16] * 5
+    assert lengths[1] == [16, 16, 12, 9, 6, 5, 4, 3, 2, 2, 2, 2, 1]
 
 
 def test_blocks_far_apart_are_requested_apart() -> None:
