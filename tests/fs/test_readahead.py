@@ -9,7 +9,6 @@ from dvfs.fs.readahead import (
     FIRST_WINDOW_BYTES,
     IN_ORDER_FILES,
     MAX_PAGES,
-    MAX_WINDOW_BYTES,
     RANDOM_READS,
     SLACK_RANKS,
     WHOLE_FILE_BYTES,
@@ -123,7 +122,7 @@ def test_files_begun_in_catalog_order_want_the_next_ones() -> None:
     for before, after in pairwise(jobs):
         assert after.first == before.first + 100
     assert [job.size for job in jobs[:3]] == [4 * MIB, 8 * MIB, 16 * MIB]
-    assert max(job.size for job in jobs) == MAX_WINDOW_BYTES
+    assert max(job.size for job in jobs) == 256 * MIB
 
 
 def test_workers_that_share_the_catalog_order_are_in_order() -> None:
