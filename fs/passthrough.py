@@ -166,7 +166,8 @@ class Passthrough:
 
     @property
     def is_on(self) -> bool:
-        """Whether the kernel takes files from this process; to be asked once the session has begun."""
+        """Whether the kernel takes files from this process; to be asked once the session has begun. If so, the thread
+        runs from then on."""
         if self._is_on is None:
             self._is_on = self._kernel.passes and self._takes_files()
         return self._is_on
@@ -251,6 +252,7 @@ class Passthrough:
         self._jobs.put(None)
 
     def _takes_files(self) -> bool:
+        """Tell whether the kernel does; begin the thread if so."""
         try:  # one of the cache: it may lie on an overlay, whose files are not taken
             fd = os.open(self._cache.folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -258,11 +260,13 @@ class Passthrough:
         try:
             backing = self._handed(fd)
             fcntl.ioctl(self._kernel.device, _BACKING_CLOSE, struct.pack("=I", backing))
+            self._device = os.dup(self._kernel.device)  # the session's own may be another file's when the thread ends
         except OSError as exc:
             _log.info("the kernel takes no files to read by itself: %s", exc)
             return False
         finally:
             os.close(fd)
+        threading.Thread(target=self._run, name="dvfs-passthrough", daemon=True).start()
         return True
 
     def _handed(self, fd: int) -> int:
@@ -294,9 +298,6 @@ class Passthrough:
 
     def _do(self, work: Callable[Concatenate[int, _P], None], inode: int, *rest: _P.args, **named: _P.kwargs) -> None:
         self._jobs.put(functools.partial(work, inode, *rest, **named))
-        if self._device < 0:
-            self._device = os.dup(self._kernel.device)  # the session's own may be another file's when this ends later
-            threading.Thread(target=self._run, name="dvfs-passthrough", daemon=True).start()
 
     # -- in a thread
 

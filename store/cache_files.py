@@ -192,9 +192,7 @@ class BlockFiles:
         block = OpenBlock(fd, len(data), digest)
         try:
             self._crash("fetch:after-temp")
-            write_at(fd, data, 0)
-            if seal:
-                write_at(fd, seal, len(data))
+            write_at(fd, [data, seal], 0)
             self._crash("fetch:before-rename")
             self._rename(temporary, self.path(digest))
         except BaseException:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from dvfs.store.cache_files import BlockFiles
-from dvfs.store.cache_whole import FOLIO_BYTES, Place, holds, is_blank, write_at
+from dvfs.store.cache_whole import Place, holds, is_blank, write_at
 from dvfs.store.digest import Buffer
 
 _TRIES = 4
@@ -55,7 +55,7 @@ def write_into(files: BlockFiles, run: Sequence[Laid]) -> bool:
             with files.writing(file):
                 is_new = is_blank(fd, whole)
                 if is_new:
-                    _write(fd, run)
+                    write_at(fd, [block.data for block in run], start)
             if not is_new and not all(holds(fd, block.digest, block.place) for block in run):
                 return False
             if files.link_and_keep(fd, [(block.digest, block.place) for block in run]):
@@ -67,32 +67,3 @@ def write_into(files: BlockFiles, run: Sequence[Laid]) -> bool:
 
 def _end(place: Place) -> int:
     return place.start + place.length
-
-
-def _write(fd: int, run: Sequence[Laid]) -> None:
-    for start, pieces in _folios(run):
-        if os.pwritev(fd, pieces, start) == sum(map(len, pieces)):
-            continue
-        at = start
-        for piece in pieces:  # the disk may be full, which this finds out
-            write_at(fd, piece, at)
-            at += len(piece)
-
-
-def _folios(run: Sequence[Laid]) -> Iterator[tuple[int, list[memoryview]]]:
-    """Yield where in the file each folio of the bytes of *run* begins, and these."""
-    start = run[0].place.start
-    pieces: list[memoryview] = []
-    room = FOLIO_BYTES - start % FOLIO_BYTES
-    for block in run:
-        left = memoryview(block.data)
-        while left:
-            pieces.append(left[:room])
-            room -= len(pieces[-1])
-            left = left[len(pieces[-1]) :]
-            if not room:
-                yield start, pieces
-                start += sum(map(len, pieces))
-                pieces, room = [], FOLIO_BYTES
-    if pieces:
-        yield start, pieces

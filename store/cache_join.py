@@ -135,5 +135,5 @@ class Join:
             data = memoryview(os.pread(block.fd, block.size, block.start))
         if len(data) != place.length or block_digest(data) != digest:  # of a sealed one they are not
             return False
-        write_at(fd, data, place.start)
+        write_at(fd, [data], place.start)
         return True

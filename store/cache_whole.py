@@ -23,7 +23,7 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -219,13 +219,40 @@ def names_in(folder: str) -> list[str]:
         return []
 
 
-def write_at(fd: int, data: Buffer, start: int) -> None:
-    """Write all of *data* from byte *start* of *fd* on, a folio at a time. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view[: FOLIO_BYTES - start % FOLIO_BYTES], start)
-        view = view[written:]
-        start += written
+def write_at(fd: int, pieces: Iterable[Buffer], start: int) -> None:
+    """Write all *pieces*, one behind the other, from byte *start* of *fd* on, a folio at a time. Raises OSError."""
+    for folio in _folios(pieces, start):
+        while folio:
+            written = os.pwritev(fd, folio, start)
+            start += written
+            folio = _behind(folio, written)
+
+
+def _folios(pieces: Iterable[Buffer], start: int) -> Iterator[list[memoryview]]:
+    """Yield the bytes of *pieces* by the folios that they lie in from byte *start* on."""
+    folio: list[memoryview] = []
+    room = FOLIO_BYTES - start % FOLIO_BYTES
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            folio.append(left[:room])
+            left = left[room:]
+            room -= len(folio[-1])
+            if not room:
+                yield folio
+                folio, room = [], FOLIO_BYTES
+    if folio:
+        yield folio
+
+
+def _behind(pieces: Sequence[memoryview], count: int) -> list[memoryview]:
+    """Return what of *pieces* lies behind their first *count* bytes."""
+    behind = []
+    for piece in pieces:
+        if count < len(piece):
+            behind.append(piece[count:])
+        count = max(count - len(piece), 0)
+    return behind
 
 
 def holds(fd: int, digest: bytes, place: Place) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> Iterator[None]:
-    """Nothing of the developer's settings of clouds or dvfs reaches a test, nor a service of the machine's cloud."""
+    """Nothing of the developer's settings of clouds or dvfs reaches a test, nor a service of the machine's cloud; nor
+    that Ctrl-C is ignored, as by what a shell runs in the background, which children inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("AWS_", "AZURE_", "CLOUDSDK_", "DVFS_", "GCE_", "GOOGLE_", "STORAGE_")):
