@@ -79,9 +79,11 @@ class Race:
         traffic = (self.proxy.quiet_counts() if until_quiet else self.proxy.counts()) - before
         return replace(result, requests=traffic.requests, sent=traffic.sent, fetched=traffic.fetched)
 
-    def run(self, rows: Mapping[str, Row], contestants: Mapping[str, Turn]) -> None:
-        """Have all contestants do their work in turns; add *rows*, by key, with figures."""
-        in_turns(rows, contestants, rounds=self.scale.race.rounds, slow_seconds=self.scale.race.slow_seconds)
+    def run(self, rows: Mapping[str, Row], contestants: Mapping[str, Turn], *, rounds: int | None = None) -> None:
+        """Have all contestants do their work in turns, *rounds* of these or as many as usual; add *rows*, by key, with
+        figures."""
+        most = rounds or self.scale.race.rounds
+        in_turns(rows, contestants, rounds=most, slow_seconds=self.scale.race.slow_seconds)
         for row in rows.values():
             self.rows.append(row)
             tell(table.text_line(row))
@@ -121,14 +123,17 @@ def in_turns(
     slow_seconds: float,
     now: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Have *contestants* do their work *rounds* times in turns, every other one backwards; put figures into *rows*.
+    """Have *contestants* do their work *rounds* times in turns; put figures into *rows*.
 
+    Each turn begins with another one, who finds the memory as cold as nobody after it; every other goes backwards.
     A rival of which a turn took *slow_seconds* is not run again (dvfs and the plain directory are), nor anyone that
     failed: that is told in the rows of which the turn that failed brought no figure.
     """
     left = list(contestants)
     for number in range(rounds):
-        for name in list(left if number % 2 == 0 else left[::-1]):
+        first = number * len(left) // rounds
+        turns = left[first:] + left[:first]
+        for name in turns if number % 2 == 0 else turns[::-1]:
             turn = contestants[name]
             undone = list(turn.keys)
             began = now()

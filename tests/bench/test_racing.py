@@ -54,11 +54,11 @@ def rows(*keys: str) -> dict[str, Row]:
     return {key: Row(key, key, Measure.FILES) for key in keys}
 
 
-def test_every_other_turn_goes_backwards() -> None:
+def test_each_turn_begins_with_another_and_every_other_goes_backwards() -> None:
     log, into = Log(), rows("one")
     contestants = {name: log.turn(name, "one") for name in (DVFS, "a", "b")}
     in_turns(into, contestants, rounds=3, slow_seconds=1000, now=log.now)
-    assert log.ran == [DVFS, "a", "b", "b", "a", DVFS, DVFS, "a", "b"]
+    assert log.ran == [DVFS, "a", "b", DVFS, "b", "a", "b", DVFS, "a"]
     assert {name: len(figure.runs) for name, figure in into["one"].figures.items()} == {DVFS: 3, "a": 3, "b": 3}
 
 
