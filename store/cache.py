@@ -251,7 +251,7 @@ class Cache:
 
     def _put_alone(self, digest: bytes, data: Buffer, *, sealed: bool = False) -> bool:
         if not self._keeper.has_room(len(data)):
-            if self._budget_bytes != 0:
+            if self._budget_bytes != 0 and not self._keeper.is_closed:
                 self._log.warning("room", "cache %s has no room: reading on uncached", self._root)
             return False
         try:
@@ -357,7 +357,7 @@ class Cache:
         return report
 
     def close(self) -> None:
-        """Write the index, stop the thread, close all files. The next use starts them again."""
+        """Write the index, stop the thread, close all files. What is here may be read on; nothing is stored any more."""
         self._keeper.close()
         self._files.let_all_go()
         self._lock_file.close()

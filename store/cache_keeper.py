@@ -89,8 +89,15 @@ class Keeper:
         self._closed = False
         self._usable = True
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, so that nothing may be stored any more."""
+        return self._closed
+
     def has_room(self, size: int) -> bool:
         """Tell whether a block of *size* bytes may be stored at all."""
+        if self._closed:
+            return False
         try:
             budget = self._budget()
         except OSError as exc:
@@ -188,7 +195,7 @@ class Keeper:
             return False
 
     def close(self) -> None:
-        """Stop the thread, write what was noted, end the session. The next note starts all again."""
+        """Stop the thread, write what was noted, end the session. No thread begins after it, and nothing has room."""
         with self._lock:
             thread, self._thread = self._thread, None
             self._closed = True
@@ -196,14 +203,13 @@ class Keeper:
         if thread is not None and self._pid == os.getpid():
             thread.join()
         if thread is not None or self._puts or self._uses:
-            self.settle()  # which starts no thread, closed as this still is
+            self.settle()
         if not self._puts:  # else the marker tells the next process to look for blocks that the index lacks
             try:
                 self._sessions.end()
             except OSError as exc:
                 self._log.warning("session", "cache %s: the session cannot be ended: %s", self._root, exc)
         self._index.close()
-        self._closed = False
 
     def _note(self, row: bytes, size: int, more: int) -> None:
         is_first = not self._puts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -12,3 +13,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def wait_until_no_thread(name: str) -> None:
+    """Wait until no thread is called *name*."""
+    wait_until(lambda: all(thread.name != name for thread in threading.enumerate()))

@@ -23,7 +23,7 @@ from tests.catalog_model import SMALL
 from tests.fs.made_version import Made, make, opened
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING
-from tests.waiting import wait_until
+from tests.waiting import wait_until, wait_until_no_thread
 
 FILES = 400
 BYTES = 8_000
@@ -77,6 +77,8 @@ class Mounted:
 
     def close(self) -> None:
         self.prefetcher.stop()
+        # One that still walks the catalog would use the cache after it is closed, which then begins anew.
+        wait_until_no_thread("dvfs-prefetch")
         self.version.close()
         self.cache.close()
 

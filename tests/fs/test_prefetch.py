@@ -26,7 +26,7 @@ from dvfs.store.version import Version
 from tests.catalog_model import SMALL
 from tests.fs.made_version import Made, make, opened
 from tests.store_kit import SMALL_CUTTING
-from tests.waiting import wait_until
+from tests.waiting import wait_until, wait_until_no_thread
 
 KIB = 1 << 10
 FILES = 200
@@ -63,10 +63,6 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Made:
     (source / "one").write_bytes(os.urandom(ONE))
     store = tmp_path_factory.mktemp("store") / "store"
     return make(source, store, cutting=SMALL_CUTTING, boundaries=SMALL_LEAVES, tail_bytes=0)
-
-
-def wait_until_nothing_walks() -> None:
-    wait_until(lambda: all(thread.name != "dvfs-prefetch" for thread in threading.enumerate()))
 
 
 class Opened:
@@ -124,7 +120,7 @@ class Opened:
     def close(self) -> None:
         self.prefetcher.stop()
         # One that still walks the catalog would use the cache after it is closed, which then begins anew.
-        wait_until_nothing_walks()
+        wait_until_no_thread("dvfs-prefetch")
         self.version.close()
         self.cache.close()
 
@@ -258,7 +254,7 @@ def test_a_version_larger_than_the_cache_is_logged_once(
     caplog.set_level(logging.INFO, "dvfs.fs.prefetch")
     it = open_it(Prefetch.AUTO, budget_bytes=1 << 20)
     it.prefetcher.start()
-    wait_until_nothing_walks()
+    wait_until_no_thread("dvfs-prefetch")
     order = ((number * 67) % FILES + 2 for number in itertools.count())
     while not it.fetches_alone():  # until it is known to be larger
         it.read(next(order), 0, 20_000)
@@ -288,7 +284,7 @@ def test_a_file_read_here_and_there_comes_whole_if_the_cache_holds_it(
     it = Opened(one, tmp_path / "cache", Prefetch.AUTO, budget_bytes)
     try:
         it.prefetcher.start()
-        wait_until_nothing_walks()
+        wait_until_no_thread("dvfs-prefetch")
         for start in (9 << 20, 1 << 20, 6 << 20, 3 << 20)[:WHOLE_FILE_READS]:
             it.read(2, start, 10)
         it.read(2, 8 << 20, 64 * KIB)
@@ -347,7 +343,7 @@ def test_inner_pages_come_level_by_level_as_far_as_they_fit(tmp_path: Path) -> N
         it = Opened(made, tmp_path / name, Prefetch.AUTO, inner_bytes=inner_bytes)
         try:
             it.prefetcher.start()
-            wait_until_nothing_walks()
+            wait_until_no_thread("dvfs-prefetch")
             assert it.version.fetcher.wait_idle(10)
             found = [[ref.block for ref in level] for level in levels]
             return [(len(level), sum(it.cache.has(block.digest) for block in level)) for level in found]

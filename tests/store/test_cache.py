@@ -452,6 +452,21 @@ def test_nothing_works_on_after_close(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path)
 
 
+def test_after_close_blocks_are_read_but_not_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (early, first), (late, second) = make_blocks(2).items()
+    cache = Cache(tmp_path, budget_bytes=1 << 30, reserve_bytes=0)
+    assert cache.put(early, first)
+    cache.close()
+    assert not cache.put(late, second)
+    assert cache.put_all([(late, second)]) == [False]
+    assert cache.get(early) == first
+    assert cache.get(late) is None
+    assert "dvfs-cache" not in [thread.name for thread in threading.enumerate()]
+    assert not list((tmp_path / "sessions").iterdir())
+    assert caplog.messages == []
+    cache.close()
+
+
 def test_last_use_outlives_the_process(tmp_path: Path, filled: dict[bytes, bytes]) -> None:
     digests = list(filled)
     os.utime(block_path(tmp_path, digests[0]))
