@@ -357,7 +357,7 @@ class Cache:
         return report
 
     def close(self) -> None:
-        """Write the index, stop the thread, close all files. What is here may be read on; nothing is stored any more."""
+        """Write the index, stop the thread, close all files. What is here may be read on, nothing is stored."""
         self._keeper.close()
         self._files.let_all_go()
         self._lock_file.close()
