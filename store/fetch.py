@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dvfs.store.backend import Backend
 from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
+from dvfs.store.digest import Buffer
 from dvfs.store.errors import Corrupt, DvfsError, Internal, Unavailable
 from dvfs.store.external import EXTERNAL, external_of
 from dvfs.store.externals import Externals
@@ -53,7 +54,7 @@ class _Flight:
     def __init__(self) -> None:
         self.course = Course(Cause.QUEUE)
         self.done = threading.Event()
-        self.data: bytes | None = None
+        self.data: Buffer | None = None
         self.error: DvfsError | None = None
 
 
@@ -110,7 +111,7 @@ class Fetcher:
         with at(Cause.DISK):
             data = self._memory.get(ref.digest) or self._cache.get(ref.digest)
         if data is None:
-            return self._fetch(ref, ref.raw)
+            return bytes(self._fetch(ref, ref.raw))
         if len(data) != ref.raw:
             raise _wrong_length(ref, len(data))
         self._count_hit(cache_bytes=len(data))
@@ -118,6 +119,9 @@ class Fetcher:
 
     def read(self, ref: BlockRef, start: int, length: int) -> bytes:
         """Return *length* raw bytes of *ref* from byte *start* on. Raises as `block`; Corrupt beyond its end."""
+        return bytes(self._read(ref, start, length))
+
+    def _read(self, ref: BlockRef, start: int, length: int) -> Buffer:
         if start < 0 or length < 0 or start + length > ref.raw:
             raise Corrupt(f"bytes {start} to {start + length} are not in block {ref.digest.hex()} of {ref.raw}")
         with at(Cause.DISK):
@@ -127,12 +131,12 @@ class Fetcher:
                 raise _wrong_length(ref, start + len(data))
             self._count_hit(cache_bytes=length)
             return data
-        data = self._memory.get(ref.digest)
-        if data is None:
-            data = self._fetch(ref, length)
+        whole: Buffer | None = self._memory.get(ref.digest)
+        if whole is None:
+            whole = self._fetch(ref, length)
         else:
             self._count_hit(memory_bytes=length)
-        return data if length == len(data) else data[start : start + length]
+        return whole if length == len(whole) else memoryview(whole)[start : start + length]
 
     def readinto(self, ref: BlockRef, start: int, view: memoryview) -> None:
         """Fill *view* with raw bytes of *ref* from byte *start* on. Raises as `read`.
@@ -140,12 +144,12 @@ class Fetcher:
         Where that is the whole block, its file is verified in *view*, and not read again for it.
         """
         if start or len(view) != ref.raw:
-            view[:] = self.read(ref, start, len(view))
+            view[:] = self._read(ref, start, len(view))
             return
         with at(Cause.DISK):
             found = self._cache.readinto(ref.digest, view)
         if found is None:
-            view[:] = self.read(ref, 0, ref.raw)
+            view[:] = self._read(ref, 0, ref.raw)
             return
         if found != ref.raw:
             raise _wrong_length(ref, found)
@@ -262,7 +266,7 @@ class Fetcher:
 
     # -- the foreground
 
-    def _fetch(self, ref: BlockRef, length: int) -> bytes:
+    def _fetch(self, ref: BlockRef, length: int) -> Buffer:
         """Return *ref*, of which a caller asked for *length* bytes."""
         check_ref(ref)
         first = True
@@ -422,7 +426,7 @@ class Fetcher:
         for ref in run:
             flights[ref.digest].course.enter(here())
         not_asked_for = {ref.digest for ref in ahead}
-        arrived: list[tuple[BlockRef, bytes]] = []
+        arrived: list[tuple[BlockRef, Buffer]] = []
         try:
             for ref, data in self._packs.blocks(run):
                 flight = flights[ref.digest]
@@ -441,18 +445,18 @@ class Fetcher:
         self._once.forget(("fetch", Unavailable))
 
     def _land(
-        self, arrived: Sequence[tuple[BlockRef, bytes]], flights: dict[bytes, _Flight], not_asked_for: set[bytes]
+        self, arrived: Sequence[tuple[BlockRef, Buffer]], flights: dict[bytes, _Flight], not_asked_for: set[bytes]
     ) -> None:
         """End the flights of blocks that have *arrived*, when they are stored."""
         with at(Cause.DISK):
             stored = self._store(arrived)
         for (ref, data), is_stored in zip(arrived, stored, strict=True):
             if not is_stored:
-                self._memory.put(ref.digest, data)
+                self._memory.put(ref.digest, bytes(data))
             ahead_bytes = ref.stored if ref.digest in not_asked_for else 0
             self._end({ref.digest: flights[ref.digest]}, ahead_bytes=ahead_bytes)
 
-    def _store(self, arrived: Sequence[tuple[BlockRef, bytes]]) -> list[bool]:
+    def _store(self, arrived: Sequence[tuple[BlockRef, Buffer]]) -> list[bool]:
         """Put blocks into the cache that are not on a local disk already; return of each whether it is there now."""
         if arrived and arrived[0][0].storage == EXTERNAL:
             return [

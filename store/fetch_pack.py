@@ -33,6 +33,8 @@ _MAX_OFFSET = 1 << 62
 _LONG_BYTES = 1 << 20
 _PIECE_BYTES = 4 << 20
 _ALONE_BYTES = 256 << 10
+_LONG_REQUEST_BYTES = 16 << 20
+"""Nobody waits for each block of such a request."""
 _CODECS = frozenset(int(codec) for codec in Codec)
 
 
@@ -77,15 +79,16 @@ class Pace:
 def _in_pieces(refs: Sequence[BlockRef]) -> list[tuple[int, list[BlockRef]]]:
     """Return in which pieces, of how many bytes, *refs* are to come, and which of them are in each.
 
-    Together they span what *refs* do, in order of offset. Long blocks that are not compressed are a piece each, so that
-    none needs a copy; others come several at a time, as each piece costs the interpreter a turn. What lies before a
-    new piece is one without blocks.
+    Together they span what *refs* do, in order of offset. Several blocks are a piece, as each costs the interpreter a
+    turn; but long ones that are not compressed are one each where the request is short, so that each is here early.
+    What lies before a new piece is one without blocks.
     """
+    is_long = max(ref.offset + ref.stored for ref in refs) - refs[0].offset >= _LONG_REQUEST_BYTES
     pieces: list[tuple[int, list[BlockRef]]] = []
     members = [refs[0]]
     start, stop = refs[0].offset, refs[0].offset + refs[0].stored
     for before, ref in pairwise(refs):
-        is_full = stop - start >= _PIECE_BYTES or _comes_alone(before) or _comes_alone(ref)
+        is_full = stop - start >= _PIECE_BYTES or (not is_long and (_needs_no_copy(before) or _needs_no_copy(ref)))
         if is_full and ref.offset >= stop:
             pieces.append((stop - start, members))
             members = []
@@ -97,8 +100,9 @@ def _in_pieces(refs: Sequence[BlockRef]) -> list[tuple[int, list[BlockRef]]]:
     return [*pieces, (stop - start, members)]
 
 
-def _comes_alone(ref: BlockRef) -> bool:
-    return ref.codec == Codec.RAW and ref.stored >= _ALONE_BYTES
+def _needs_no_copy(ref: BlockRef) -> bool:
+    """Tell whether *ref* is as good in a piece as by itself: of a short one the piece would stay in memory."""
+    return ref.codec == Codec.RAW and ref.raw == ref.stored >= _ALONE_BYTES
 
 
 class PackReader:
@@ -132,8 +136,10 @@ class PackReader:
             asked = list(self._asked.values())
         return sum((repeats_of(backend) for backend in asked), Repeats())
 
-    def blocks(self, refs: Sequence[BlockRef]) -> Iterator[tuple[BlockRef, bytes | Corrupt]]:
+    def blocks(self, refs: Sequence[BlockRef]) -> Iterator[tuple[BlockRef, Buffer | Corrupt]]:
         """Yield each of *refs*, of one pack and in order of offset, with its raw bytes, or what is wrong with it.
+
+        The bytes may be part of a piece of several blocks, in memory as long as one of them is.
 
         One request for all; one more for each block whose bytes were not its own. Raises Corrupt (the pack is
         missing), Unavailable, AccessDenied when a request fails: then for all that were not yielded before.
@@ -152,7 +158,7 @@ class PackReader:
                     yield ref, self._decode_or_again(ref, data, ref.offset - start)
                 start += size
 
-    def _external_blocks(self, refs: Sequence[BlockRef]) -> Iterator[tuple[BlockRef, bytes | Corrupt]]:
+    def _external_blocks(self, refs: Sequence[BlockRef]) -> Iterator[tuple[BlockRef, Buffer | Corrupt]]:
         external, start = external_of(refs[0]), refs[0].offset
         if self._externals is None:
             raise Corrupt(f"{external.shown} is an external file where none belongs")
@@ -165,7 +171,7 @@ class PackReader:
             at = ref.offset - start
             yield ref, data[at : at + ref.raw]
 
-    def _decode_or_again(self, ref: BlockRef, data: bytes, at: int) -> bytes | Corrupt:
+    def _decode_or_again(self, ref: BlockRef, data: bytes, at: int) -> Buffer | Corrupt:
         alone = at == 0 and ref.stored == len(data)
         try:
             return self._decode(ref, data if alone else memoryview(data)[at : at + ref.stored])
@@ -173,7 +179,7 @@ class PackReader:
             self._once.warning(ref.digest, "%s; fetching it again", exc)
             return self._again(ref)
 
-    def _again(self, ref: BlockRef) -> bytes | Corrupt:
+    def _again(self, ref: BlockRef) -> Buffer | Corrupt:
         try:
             with closing(self._stream(ref, ref.offset, [ref.stored])) as pieces:
                 return self._decode(ref, next(pieces, b""))
@@ -218,18 +224,18 @@ class PackReader:
                 self._histogram.add(waited)
                 self.pace.note(fetched, time.monotonic() - began)
 
-    def _decode(self, ref: BlockRef, stored: Buffer) -> bytes:
+    def _decode(self, ref: BlockRef, stored: Buffer) -> Buffer:
         with at(Cause.DECOMPRESSION):
             raw = self._raw(ref, stored)
         with self._lock:
             self.raw_bytes += len(raw)
         return raw
 
-    def _raw(self, ref: BlockRef, stored: Buffer) -> bytes:
+    def _raw(self, ref: BlockRef, stored: Buffer) -> Buffer:
         if len(stored) != ref.stored:
             raise self._corrupt(ref, f"the pack ends {ref.stored - len(stored)} bytes before the block does")
         try:
-            raw = decompress(ref.codec, stored, ref.raw)
+            raw = stored if _needs_no_copy(ref) else decompress(ref.codec, stored, ref.raw)
         except Corrupt as exc:
             raise self._corrupt(ref, exc.message) from exc
         if block_digest(raw) != ref.digest:

@@ -24,7 +24,7 @@ from dvfs.store.catalog.inner import Inner, PageRef
 from dvfs.store.catalog.key import path_of
 from dvfs.store.catalog.leaf import Leaf
 from dvfs.store.catalog.pages import PageSource
-from dvfs.store.digest import block_digest, file_digest
+from dvfs.store.digest import Buffer, block_digest, file_digest
 from dvfs.store.errors import Corrupt, NotFound
 from dvfs.store.external import External
 from dvfs.store.fetch_pack import PackReader, check_ref
@@ -259,7 +259,7 @@ class _Verification:
         return [Mismatch(part.path, why) for block in short for part in parts[block]], 0
 
 
-def _wrong_parts(raw: bytes | Corrupt, parts: Iterable[_Part]) -> list[Mismatch]:
+def _wrong_parts(raw: Buffer | Corrupt, parts: Iterable[_Part]) -> list[Mismatch]:
     if isinstance(raw, Corrupt):
         return [Mismatch(part.path, raw.message) for part in parts]
     with memoryview(raw) as view:
@@ -322,6 +322,6 @@ class _StoredPages:
 
     def _read(self, run: Sequence[BlockRef]) -> dict[BlockRef, bytes | Corrupt]:
         try:
-            return dict(self._packs.blocks(run))
+            return {ref: data if isinstance(data, Corrupt) else bytes(data) for ref, data in self._packs.blocks(run)}
         except Corrupt as exc:
             return dict.fromkeys(run, exc)

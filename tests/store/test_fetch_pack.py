@@ -13,6 +13,7 @@ import pytest
 from dvfs.store.backend import cut
 from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
+from dvfs.store.digest import Buffer
 from dvfs.store.errors import Corrupt, Unavailable
 from dvfs.store.fetch import Fetcher
 from dvfs.store.fetch_pack import PackReader
@@ -22,6 +23,7 @@ from tests.store.noise import noise
 from tests.waiting import wait_until
 
 KIB = 1 << 10
+MIB = 1 << 20
 WAIT_SECONDS = 60
 
 
@@ -55,7 +57,7 @@ def fetcher(backend: Streaming, tmp_path: Path) -> Iterator[Fetcher]:
         yield fetcher
 
 
-def read(backend: Streaming, refs: Sequence[BlockRef]) -> list[tuple[BlockRef, bytes | Corrupt]]:
+def read(backend: Streaming, refs: Sequence[BlockRef]) -> list[tuple[BlockRef, Buffer | Corrupt]]:
     return list(PackReader(lambda tag: backend).blocks(refs))
 
 
@@ -73,6 +75,31 @@ def test_long_blocks_are_a_piece_each_and_short_ones_share_one(backend: Streamin
     refs = store_blocks(backend, blocks)
     assert read(backend, refs) == list(zip(refs, blocks, strict=True))
     assert backend.streams == [(0, [size * KIB for size in (300, 400, 305, 300)])]
+
+
+def test_of_a_long_request_long_blocks_share_pieces(backend: Streaming, fetcher: Fetcher) -> None:
+    blocks = [noise(MIB, seed) for seed in range(17)]
+    refs = store_blocks(backend, blocks)
+    assert read(backend, refs) == list(zip(refs, blocks, strict=True))
+    assert read(backend, refs[:15]) == list(zip(refs[:15], blocks, strict=False))
+    assert backend.streams == [(0, [4 * MIB, 4 * MIB, 4 * MIB, 4 * MIB, MIB]), (0, [MIB] * 15)]
+    assert fetcher.want(refs) == 17
+    asked = [fetcher.block(refs[6]), fetcher.read(refs[7], 0, MIB), fetcher.read(refs[8], 5, 1000)]
+    assert asked == [blocks[6], blocks[7], blocks[8][5:1005]]
+    assert all(type(data) is bytes for data in asked)
+    assert fetcher.wait_idle(WAIT_SECONDS)
+    assert [fetcher.block(ref) for ref in refs] == blocks
+
+
+def test_a_damaged_block_in_a_piece_of_several_is_asked_for_again_alone(backend: Streaming) -> None:
+    blocks = [noise(MIB, seed) for seed in range(17)]
+    refs = store_blocks(backend, blocks)
+    key, pack = next(iter(backend.objects.items()))
+    backend.objects[key] = pack[: 6 * MIB] + b"?" + pack[6 * MIB + 1 :]
+    found = read(backend, refs)
+    assert [data for number, (_, data) in enumerate(found) if number != 6] == blocks[:6] + blocks[7:]
+    assert isinstance(found[6][1], Corrupt)
+    assert [start for start, _ in backend.streams] == [0, 6 * MIB]
 
 
 def test_what_lies_between_is_a_piece_of_its_own_after_a_long_block(backend: Streaming) -> None:
