@@ -115,9 +115,10 @@ def publish(race: Race, tree: Tree) -> None:
         NATIVE: of_python("publish.folder"),
         Dvc.name: race.of_dvc(lambda dvc: _dvc_of_files(race, dvc, tree, change), "publish.folder"),
     }
-    race.run({"publish.folder": folder_row}, contestants)
+    rounds = race.scale.race.short_rounds
+    race.run({"publish.folder": folder_row}, contestants, rounds=rounds)
     contestants = {DVFS: Turn(("publish.mount",), of_mount), NATIVE: of_python("publish.mount")}
-    race.run({"publish.mount": mount_row}, contestants)
+    race.run({"publish.mount": mount_row}, contestants, rounds=rounds)
     remove_tree(folder)
 
 
