@@ -118,7 +118,7 @@ class Opened:
 
     def close(self) -> None:
         self.prefetcher.stop()
-        # One that still walks the catalog would use the cache after it is closed, which then begins anew.
+        # One that still walks the catalog would use the cache after it is closed.
         wait_until_no_thread("dvfs-prefetch")
         self.version.close()
         self.cache.close()
