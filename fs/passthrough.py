@@ -8,7 +8,8 @@ A file is handed over once the cache has it whole and verified: its blocks are l
 opened, and whether it is whole is looked at when nobody has it open any more. As long as it is open in one way, through
 the daemon or by the kernel, it is opened in that way: the kernel takes no other.
 
-What the daemon answers until then the kernel keeps too, beside the file of the cache: once read in order it is dropped.
+What the daemon answers until then the kernel keeps too, beside the file of the cache. Where making pages costs this
+machine much, it is dropped once it was read in order, so that its pages are used again.
 
 Threading rule: `laid` belongs to any thread, what begins with an underscore after the heading below to a thread of its
 own, the rest to the event loop.
@@ -73,6 +74,9 @@ class Cache(Protocol):
     @property
     def folder(self) -> Path: ...
 
+    @property
+    def write_ns(self) -> int: ...
+
     def has(self, digest: bytes) -> bool: ...
 
     def lay(self, digest: bytes, place: Place, size: int) -> None: ...
@@ -105,14 +109,15 @@ def is_of_large_files(tree: Tree, least_bytes: int) -> bool:
 class _Open:
     """A file that is open *count* times: by the kernel from its file number *backing*, or, if that is 0, as others.
 
-    *may_be_whole*: the cache may have it in one piece soon. *dropped*: up to here the kernel keeps nothing of it that
-    was read in order.
+    *may_be_whole*: the cache may have it in one piece soon. *drops*: what is read of it in order is dropped, and goes on
+    to be: pages cost little once it is. *in_order*: up to here that is done, or it was decided not to.
     """
 
     count: int
     backing: int
     may_be_whole: bool = False
-    dropped: int = 0
+    drops: bool = False
+    in_order: int = 0
 
 
 @dataclass(slots=True)
@@ -133,7 +138,8 @@ class Passthrough:
     """Hands files of *least_bytes* or more to the *kernel* out of *cache*; *opens* counts how often.
 
     *view*, the blocking one, and *load_blocks* say where their blocks are. *budget_bytes* returns what the cache may
-    hold. All these may block. *note_opened* is told of each file that the kernel begins to read.
+    hold. All these may block. *note_opened* is told of each file that the kernel begins to read. *costly_write_ns*: where
+    `write_ns` of the cache is that or more, what is read in order is dropped.
     """
 
     def __init__(
@@ -146,6 +152,7 @@ class Passthrough:
         budget_bytes: Callable[[], int],
         note_opened: Callable[[File], None],
         least_bytes: int,
+        costly_write_ns: int,
     ) -> None:
         self._kernel = kernel
         self._cache = cache
@@ -154,6 +161,7 @@ class Passthrough:
         self._budget_bytes = budget_bytes
         self._note_opened = note_opened
         self._least_bytes = least_bytes
+        self._costly_write_ns = costly_write_ns
         self.opens = 0
         self._is_on: bool | None = None
         self._opens: dict[int, _Open] = {}
@@ -205,17 +213,20 @@ class Passthrough:
             self._kernel.hand_over(inode, found.backing)
 
     def read_in_order(self, inode: int, start: int) -> None:
-        """Take note that byte *start* of the file *inode* is read, after those before it; have those dropped.
+        """Take note that byte *start* of the file *inode* is read, after those before it; have those dropped
+        where pages cost much.
 
         That is done once for each byte of a file that is open: who reads it again finds it kept.
         """
         found = self._opens.get(inode)
-        if found is None or not found.may_be_whole or start < found.dropped + KEPT_BYTES + DROPPED_BYTES:
+        if found is None or not found.may_be_whole or start < found.in_order + KEPT_BYTES + DROPPED_BYTES:
             return
         stop = start - KEPT_BYTES
-        first = max(found.dropped, stop - 2 * DROPPED_BYTES)
-        found.dropped = stop
-        self._do(self._drop, inode, first, stop - first)
+        first = max(found.in_order, stop - 2 * DROPPED_BYTES)
+        found.in_order = stop
+        found.drops = found.drops or self._cache.write_ns >= self._costly_write_ns
+        if found.drops:
+            self._do(self._drop, inode, first, stop - first)
 
     def release(self, inode: int) -> None:
         """Take note that the file *inode* is closed once more."""

@@ -29,7 +29,7 @@ from dvfs.store.cache_budget import default_reserve, disk_space, stored_budget
 from dvfs.store.cache_check import VerifyReport, check, remove
 from dvfs.store.cache_files import BlockFiles
 from dvfs.store.cache_index import Index, IndexBusy
-from dvfs.store.cache_into import Laid, runs, write_into
+from dvfs.store.cache_into import Laid, WriteCost, runs, write_into
 from dvfs.store.cache_join import Join
 from dvfs.store.cache_keeper import Keeper
 from dvfs.store.cache_listing import Listing
@@ -114,12 +114,18 @@ class Cache:
         self._open = self._files.open
         self._nowait_flags = _RWF_NOWAIT
         self._scratch = Scratch()
+        self._write_cost = WriteCost()
         self._remove_strays()
 
     @property
     def folder(self) -> Path:
         """The folder that it is in."""
         return self._root
+
+    @property
+    def write_ns(self) -> int:
+        """Nanoseconds of processor time that it took of late to write 1 MiB into whole files; 0 if none was."""
+        return self._write_cost.ns_per_mib
 
     def share_verified(self, shared: SharedVerified) -> None:
         """Verify no file that another process with *shared* has verified. To be called before the first use."""
@@ -268,7 +274,7 @@ class Cache:
         if not self._keeper.has_room(size):
             return False
         try:
-            if not write_into(self._files, run):
+            if not write_into(self._files, run, self._write_cost):
                 return False
         except OSError as exc:  # there may be no links here
             self._log.warning("whole", "cache %s: a file is not kept in one piece: %s", self._root, exc)

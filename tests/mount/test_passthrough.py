@@ -148,12 +148,20 @@ def test_who_opens_a_file_after_it_was_read_has_it_read_by_the_kernel(mounted: M
         assert is_passed(mounted, path.read_bytes) == PASSES
 
 
-def test_what_was_read_in_order_is_in_the_page_cache_once(mounter: Mounter, tmp_path: Path) -> None:
+@pytest.fixture
+def ordered(mounter: Mounter, tmp_path: Path) -> Made:
+    """A version of one file, long enough to be read in order."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "large").write_bytes(noise(ORDERED_BYTES))
+    return mounter.make(tmp_path / "files", "ordered")
+
+
+def test_where_pages_cost_much_what_was_read_in_order_is_in_the_page_cache_once(
+    mounter: Mounter, ordered: Made
+) -> None:
     """It is in the file of the cache; of the file of the mount what is read again is kept."""
     data = noise(ORDERED_BYTES)
-    (tmp_path / "files").mkdir()
-    (tmp_path / "files" / "large").write_bytes(data)
-    mounted = mounter(mounter.make(tmp_path / "files", "ordered"), prefetch="auto")
+    mounted = mounter(ordered, prefetch="auto", costly_write_ns=0)
     path = mounted.directory / "large"
     with path.open("rb", buffering=0) as file:
         assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
@@ -169,6 +177,20 @@ def test_what_was_read_in_order_is_in_the_page_cache_once(mounter: Mounter, tmp_
         with path.open("rb") as file:
             wait_until(lambda: kept_bytes(file.fileno()) == 0)
     assert path.read_bytes() == data
+
+
+def test_where_pages_cost_little_what_was_read_in_order_is_kept_until_the_kernel_reads_it(
+    mounter: Mounter, ordered: Made
+) -> None:
+    mounted = mounter(ordered, prefetch="auto", costly_write_ns=1 << 60)
+    path = mounted.directory / "large"
+    with path.open("rb", buffering=0) as file:
+        assert b"".join(iter(lambda: file.read(1 << 20), b"")) == noise(ORDERED_BYTES)
+        assert kept_bytes(file.fileno()) >= ORDERED_BYTES - DROPPED_BYTES
+    if PASSES:
+        assert is_passed(mounted, path.read_bytes)
+        with path.open("rb") as file:
+            wait_until(lambda: kept_bytes(file.fileno()) == 0)
 
 
 def test_what_the_kernel_reads_is_right_in_every_way_of_reading(mounted: Mounted) -> None:
