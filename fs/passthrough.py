@@ -109,8 +109,8 @@ def is_of_large_files(tree: Tree, least_bytes: int) -> bool:
 class _Open:
     """A file that is open *count* times: by the kernel from its file number *backing*, or, if that is 0, as others.
 
-    *may_be_whole*: the cache may have it in one piece soon. *drops*: what is read of it in order is dropped, and goes on
-    to be: pages cost little once it is. *in_order*: up to here that is done, or it was decided not to.
+    *may_be_whole*: the cache may have it in one piece soon. *drops*: what is read in order is dropped from now on, since
+    pages cost little only as long as that is done. *in_order*: up to here it was done, or it was decided not to.
     """
 
     count: int
@@ -138,8 +138,8 @@ class Passthrough:
     """Hands files of *least_bytes* or more to the *kernel* out of *cache*; *opens* counts how often.
 
     *view*, the blocking one, and *load_blocks* say where their blocks are. *budget_bytes* returns what the cache may
-    hold. All these may block. *note_opened* is told of each file that the kernel begins to read. *costly_write_ns*: where
-    `write_ns` of the cache is that or more, what is read in order is dropped.
+    hold. All these may block. *note_opened* is told of each file that the kernel begins to read. What is read in order
+    is dropped where `write_ns` of the cache is *costly_write_ns* or more.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from dvfs.store.cache_whole import Place, holds, is_blank, write_at
 from dvfs.store.digest import Buffer
 
 _TRIES = 4
-_REMEMBERED_BYTES = 32 << 20
+_REMEMBERED_BYTES = 16 << 20
 
 
 class Laid(NamedTuple):
