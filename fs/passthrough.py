@@ -109,8 +109,8 @@ def is_of_large_files(tree: Tree, least_bytes: int) -> bool:
 class _Open:
     """A file that is open *count* times: by the kernel from its file number *backing*, or, if that is 0, as others.
 
-    *may_be_whole*: the cache may have it in one piece soon. *drops*: what is read in order is dropped from now on; pages
-    cost little then as long as that goes on. *in_order*: up to here it was done, or it was decided not to.
+    *may_be_whole*: the cache may have it in one piece soon. *drops*: what is read in order is dropped from now on;
+    pages cost less then. *in_order*: up to here it was done, or it was decided not to.
     """
 
     count: int
