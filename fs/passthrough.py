@@ -216,13 +216,14 @@ class Passthrough:
         """Take note that byte *start* of the file *inode* is read, after those before it; have those dropped
         where pages cost much.
 
-        That is done once for each byte of a file that is open: who reads it again finds it kept.
+        That is done once for each byte of a file that is open: who reads it again finds it kept. When it begins, all
+        that was read before is dropped: its pages are at hand, and come next.
         """
         found = self._opens.get(inode)
         if found is None or not found.may_be_whole or start < found.in_order + KEPT_BYTES + DROPPED_BYTES:
             return
         stop = start - KEPT_BYTES
-        first = max(found.in_order, stop - 2 * DROPPED_BYTES)
+        first = max(found.in_order, stop - 2 * DROPPED_BYTES) if found.drops else 0
         found.in_order = stop
         found.drops = found.drops or self._cache.write_ns >= self._costly_write_ns
         if found.drops:
