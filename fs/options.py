@@ -10,8 +10,6 @@ from dvfs.fs.readahead import MAX_WINDOW_BYTES
 
 LARGE_FILE_BYTES = 16 << 20
 """To read this much takes so long that the message by which such a file is opened does not matter."""
-COSTLY_WRITE_NS = 500_000
-"""Copying takes 0.2 to 0.4 ms; 2.4 ms in all where a virtual machine is given the pages by its host."""
 _CORES_A_WORKER = 8
 _MOST_WORKERS = 4
 
@@ -33,7 +31,6 @@ class MountOptions:
     becomes the root of the mount. *prefetch*: `none`, `auto` or `all`. *read_ahead_bytes*: most bytes fetched ahead of
     a reader. *fuse_options*: passed to FUSE as they are. *zero_open*: open without messages where possible.
     *large_file_bytes*: files from here on are read by the kernel itself where it may; see `passthrough.py`.
-    *costly_write_ns*: where writing 1 MiB of them to the cache takes so much processor time, pages are used sparingly.
     *writable*: edits go to an overlay, and one process answers. *workers*: how many processes answer requests.
     """
 
@@ -48,7 +45,6 @@ class MountOptions:
     fuse_options: tuple[str, ...] = ()
     zero_open: bool = True
     large_file_bytes: int = LARGE_FILE_BYTES
-    costly_write_ns: int = COSTLY_WRITE_NS
     writable: bool = False
     workers: int = 1
 

@@ -75,7 +75,7 @@ class Cache(Protocol):
     def folder(self) -> Path: ...
 
     @property
-    def write_ns(self) -> int: ...
+    def spares_pages(self) -> bool: ...
 
     def has(self, digest: bytes) -> bool: ...
 
@@ -139,7 +139,7 @@ class Passthrough:
 
     *view*, the blocking one, and *load_blocks* say where their blocks are. *budget_bytes* returns what the cache may
     hold. All these may block. *note_opened* is told of each file that the kernel begins to read. What is read in order
-    is dropped where `write_ns` of the cache is *costly_write_ns* or more.
+    is dropped where the cache spares pages.
     """
 
     def __init__(
@@ -152,7 +152,6 @@ class Passthrough:
         budget_bytes: Callable[[], int],
         note_opened: Callable[[File], None],
         least_bytes: int,
-        costly_write_ns: int,
     ) -> None:
         self._kernel = kernel
         self._cache = cache
@@ -161,7 +160,6 @@ class Passthrough:
         self._budget_bytes = budget_bytes
         self._note_opened = note_opened
         self._least_bytes = least_bytes
-        self._costly_write_ns = costly_write_ns
         self.opens = 0
         self._is_on: bool | None = None
         self._opens: dict[int, _Open] = {}
@@ -225,7 +223,7 @@ class Passthrough:
         stop = start - KEPT_BYTES
         first = max(found.in_order, stop - 2 * DROPPED_BYTES) if found.drops else 0
         found.in_order = stop
-        found.drops = found.drops or self._cache.write_ns >= self._costly_write_ns
+        found.drops = found.drops or self._cache.spares_pages
         if found.drops:
             self._do(self._drop, inode, first, stop - first)
 

@@ -121,7 +121,6 @@ async def _serve(
             budget_bytes=opened.budget_bytes,
             note_opened=lambda file: prefetcher.note_opened(file),
             least_bytes=options.large_file_bytes,
-            costly_write_ns=options.costly_write_ns,
         )
     prefetcher = Prefetcher(
         source,

@@ -27,9 +27,10 @@ from pathlib import Path
 
 from dvfs.store.cache_budget import default_reserve, disk_space, stored_budget
 from dvfs.store.cache_check import VerifyReport, check, remove
+from dvfs.store.cache_cost import COSTLY_NS, WriteCosts
 from dvfs.store.cache_files import BlockFiles
 from dvfs.store.cache_index import Index, IndexBusy
-from dvfs.store.cache_into import Laid, WriteCost, runs, write_into
+from dvfs.store.cache_into import Laid, runs, write_into
 from dvfs.store.cache_join import Join
 from dvfs.store.cache_keeper import Keeper
 from dvfs.store.cache_listing import Listing
@@ -65,7 +66,8 @@ class Cache:
     *budget_bytes*: most bytes of block files; the default is found at the first use and kept in the folder.
     *reserve_bytes*: what is left free of the disk whatever the budget (default: 10 GiB, or 5% of a smaller disk).
     *max_open*: descriptors kept open. *lock_wait_seconds*: how long to wait for a process that fetches the same
-    block. *interval_seconds*: how long the index may lag. *crash*: see `BlockFiles`, `Keeper` and `Index`.
+    block. *interval_seconds*: how long the index may lag.
+    *costly_write_ns*: see `WriteCost`. *crash*: see `BlockFiles`, `Keeper` and `Index`.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Cache:
         max_open: int | None = None,
         lock_wait_seconds: float = 5.0,
         interval_seconds: float = 1.0,
+        costly_write_ns: int = COSTLY_NS,
         clock: Clock | None = None,
         crash: CrashPoint = no_crash,
     ) -> None:
@@ -114,7 +117,7 @@ class Cache:
         self._open = self._files.open
         self._nowait_flags = _RWF_NOWAIT
         self._scratch = Scratch()
-        self._write_cost = WriteCost()
+        self._write_costs = WriteCosts(costly_write_ns, clock)
         self._remove_strays()
 
     @property
@@ -123,9 +126,9 @@ class Cache:
         return self._root
 
     @property
-    def write_ns(self) -> int:
-        """Nanoseconds of processor time that it took of late to write 1 MiB into whole files; 0 if none was."""
-        return self._write_cost.ns_per_mib
+    def spares_pages(self) -> bool:
+        """Whether writing large files costs so much that pages of the page cache are to be spared; see `WriteCosts`."""
+        return self._write_costs.small.is_high
 
     def share_verified(self, shared: SharedVerified) -> None:
         """Verify no file that another process with *shared* has verified. To be called before the first use."""
@@ -274,7 +277,7 @@ class Cache:
         if not self._keeper.has_room(size):
             return False
         try:
-            if not write_into(self._files, run, self._write_cost):
+            if not write_into(self._files, run, self._write_costs):
                 return False
         except OSError as exc:  # there may be no links here
             self._log.warning("whole", "cache %s: a file is not kept in one piece: %s", self._root, exc)

@@ -6,17 +6,16 @@ The kernel keeps what is written at once in one folio, if that begins where such
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from dvfs.store.cache_cost import WriteCosts
 from dvfs.store.cache_files import BlockFiles
-from dvfs.store.cache_whole import Place, holds, is_blank, write_at
+from dvfs.store.cache_whole import FOLIO_BYTES, LARGE_FOLIO_BYTES, Place, holds, is_blank, write_at
 from dvfs.store.digest import Buffer
 
 _TRIES = 4
-_REMEMBERED_BYTES = 16 << 20
 
 
 class Laid(NamedTuple):
@@ -26,34 +25,6 @@ class Laid(NamedTuple):
     data: Buffer
     place: Place
     size: int
-
-
-class WriteCost:
-    """How much processor time writing took of late, the kernel's and that of making its pages.
-
-    Of the thread that writes alone, so it tells nothing of waiting: for a processor, another thread, or the disk.
-    Thread-safe.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._bytes = 0
-        self._ns = 0
-
-    @property
-    def ns_per_mib(self) -> int:
-        """Nanoseconds for 1 MiB; 0 as long as nothing was written."""
-        with self._lock:
-            return (self._ns << 20) // self._bytes if self._bytes else 0
-
-    def note(self, size: int, ns: int) -> None:
-        """Take note that writing *size* bytes took *ns* nanoseconds."""
-        with self._lock:
-            self._bytes += size
-            self._ns += ns
-            if self._bytes >= _REMEMBERED_BYTES:
-                self._bytes //= 2
-                self._ns //= 2
 
 
 def runs(blocks: Iterable[Laid]) -> Iterator[list[Laid]]:
@@ -68,8 +39,8 @@ def runs(blocks: Iterable[Laid]) -> Iterator[list[Laid]]:
         yield run
 
 
-def write_into(files: BlockFiles, run: Sequence[Laid], cost: WriteCost) -> bool:
-    """Write the blocks of *run*, at least one, where they lie, and keep them open in *files*; *cost* takes note.
+def write_into(files: BlockFiles, run: Sequence[Laid], costs: WriteCosts) -> bool:
+    """Write the blocks of *run*, at least one, where they lie, and keep them open in *files*; *costs* take note.
 
     Returns whether that was done: not where the file is of another size, or has other bytes there. Raises OSError.
     """
@@ -77,6 +48,7 @@ def write_into(files: BlockFiles, run: Sequence[Laid], cost: WriteCost) -> bool:
     whole = Place(file, start, _end(run[-1].place) - start)
     if _end(whole) > size:
         return False
+    folio_bytes, cost = (LARGE_FOLIO_BYTES, costs.large) if costs.takes_large else (FOLIO_BYTES, costs.small)
     for _ in range(_TRIES):
         try:
             fd = files.open_to_write(file, size)
@@ -87,7 +59,7 @@ def write_into(files: BlockFiles, run: Sequence[Laid], cost: WriteCost) -> bool:
                 is_new = is_blank(fd, whole)
                 if is_new:
                     began = time.thread_time_ns()
-                    write_at(fd, [block.data for block in run], start)
+                    write_at(fd, [block.data for block in run], start, folio_bytes)
                     cost.note(whole.length, time.thread_time_ns() - began)
             if not is_new and not all(holds(fd, block.digest, block.place) for block in run):
                 return False

@@ -23,6 +23,7 @@ from dvfs.fs.overlay.home import Folder
 from dvfs.fs.source import OpenedVersion
 from dvfs.store.backend import Backend, Blob
 from dvfs.store.cache import Cache
+from dvfs.store.cache_cost import COSTLY_NS
 from dvfs.store.errors import DvfsError, Unavailable
 from tests.fs.made_version import Made, opened
 
@@ -64,7 +65,12 @@ def main() -> int:
             raise ZeroDivisionError("by test")
         if told.get("dies"):
             os._exit(3)
-        cache = Cache(Path(told["cache"]), budget_bytes=told.get("budget_bytes", 1 << 30), reserve_bytes=0)
+        cache = Cache(
+            Path(told["cache"]),
+            budget_bytes=told.get("budget_bytes", 1 << 30),
+            reserve_bytes=0,
+            costly_write_ns=told.get("costly_write_ns", COSTLY_NS),
+        )
         broken, hanging, delay_seconds = Path(told["broken"]), Path(told["hanging"]), told.get("delay_seconds", 0)
         version = made.open(cache, wrap=lambda inner: Breakable(inner, broken, hanging, delay_seconds))
         version.check()

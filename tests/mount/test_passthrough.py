@@ -161,7 +161,7 @@ def test_where_pages_cost_much_what_was_read_in_order_is_in_the_page_cache_once(
 ) -> None:
     """It is in the file of the cache; of the file of the mount what is read again is kept."""
     data = noise(ORDERED_BYTES)
-    mounted = mounter(ordered, prefetch="auto", costly_write_ns=0)
+    mounted = mounter(ordered, prefetch="auto", told={"costly_write_ns": 0})
     path = mounted.directory / "large"
     with path.open("rb", buffering=0) as file:
         assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
@@ -182,7 +182,7 @@ def test_where_pages_cost_much_what_was_read_in_order_is_in_the_page_cache_once(
 def test_where_pages_cost_little_what_was_read_in_order_is_kept_until_the_kernel_reads_it(
     mounter: Mounter, ordered: Made
 ) -> None:
-    mounted = mounter(ordered, prefetch="auto", costly_write_ns=1 << 60)
+    mounted = mounter(ordered, prefetch="auto", told={"costly_write_ns": 1 << 60})
     path = mounted.directory / "large"
     with path.open("rb", buffering=0) as file:
         assert b"".join(iter(lambda: file.read(1 << 20), b"")) == noise(ORDERED_BYTES)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dvfs.store.cache import Cache
-from dvfs.store.cache_into import Laid, WriteCost, runs
+from dvfs.store.cache_into import Laid, runs
 from dvfs.store.digest import block_digest
 from tests.store.noise import noise
 from tests.store.test_cache import SMALL, lines, open_cache
@@ -144,25 +144,3 @@ def test_long_runs_are_written_in_pieces_that_begin_where_a_folio_may(
     kib = 1 << 10
     assert starts == [0, 256 * kib, 400_001, 512 * kib, 768 * kib, 1024 * kib]
     assert file.path(tmp_path).read_bytes() == b"".join(file.blocks)
-
-
-def test_the_cache_tells_what_writing_cost(tmp_path: Path) -> None:
-    file = large(3)
-    with open_cache(tmp_path) as cache:
-        assert cache.put(file.digests[2], file.blocks[2])  # not laid
-        assert cache.write_ns == 0
-        cache.put_all(lay(cache, file, [0, 1]))
-        assert cache.write_ns > 0
-
-
-def test_what_writing_cost_is_that_of_the_latest_writes() -> None:
-    cost = WriteCost()
-    assert cost.ns_per_mib == 0
-    for _ in range(100):
-        cost.note(1 << 20, 300_000)
-    assert cost.ns_per_mib == 300_000
-    cost.note(4 << 20, 4 * 2_400_000)
-    assert 500_000 < cost.ns_per_mib < 2_400_000
-    for _ in range(100):
-        cost.note(2 << 20, 2 * 300_000)
-    assert 300_000 <= cost.ns_per_mib < 310_000
