@@ -24,6 +24,7 @@ import pytest
 
 from dvfs.store.cache import Cache
 from dvfs.store.cache_budget import DiskSpace, default_budget, default_reserve, disk_space
+from dvfs.store.cache_cost import COSTLY_NS
 from dvfs.store.digest import block_digest
 from dvfs.store.errors import Internal
 from tests.cache_process import BLOCK_BYTES, CacheProcess, unfinished
@@ -64,8 +65,14 @@ def block_path(root: Path, digest: bytes) -> Path:
 
 
 @contextlib.contextmanager
-def open_cache(root: Path, budget_bytes: int | None = 1 << 30, reserve_bytes: int | None = 0) -> Iterator[Cache]:
-    cache = Cache(root, budget_bytes=budget_bytes, reserve_bytes=reserve_bytes)
+def open_cache(
+    root: Path,
+    budget_bytes: int | None = 1 << 30,
+    reserve_bytes: int | None = 0,
+    *,
+    costly_write_ns: int = COSTLY_NS,
+) -> Iterator[Cache]:
+    cache = Cache(root, budget_bytes=budget_bytes, reserve_bytes=reserve_bytes, costly_write_ns=costly_write_ns)
     try:
         yield cache
     finally:

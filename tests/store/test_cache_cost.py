@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dvfs.store.cache_cost import WriteCost
+from dvfs.store.cache_cost import WriteCost, WriteCosts
 from tests.clocks import FakeClock
 
 MIB = 1 << 20
@@ -42,3 +42,14 @@ def test_it_stays_high_for_a_while_though_little_costs_less() -> None:
 
 def test_with_nothing_allowed_it_is_always_high() -> None:
     assert WriteCost(0, FakeClock()).is_high
+
+
+def test_large_folios_are_made_until_either_costs_much() -> None:
+    costs = WriteCosts(500_000, FakeClock())
+    assert costs.takes_large
+    costs.large.note(8 * MIB, 8 * 2_400_000)
+    assert not costs.takes_large
+    assert not costs.small.is_high
+    costs = WriteCosts(500_000, FakeClock())
+    costs.small.note(8 * MIB, 8 * 2_400_000)
+    assert not costs.takes_large

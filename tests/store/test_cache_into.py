@@ -125,10 +125,17 @@ def test_runs() -> None:
     assert list(runs([blocks[1], blocks[0]])) == [[blocks[1]], [blocks[0]]]
 
 
+KIB = 1 << 10
+
+
+@pytest.mark.parametrize(
+    ("costly_write_ns", "pieces"),
+    [(0, [0, 256 * KIB, 400_001, *(at * KIB for at in range(512, 2200, 256))]), (1 << 60, [0, 400_001, 2048 * KIB])],
+)
 def test_long_runs_are_written_in_pieces_that_begin_where_a_folio_may(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, costly_write_ns: int, pieces: list[int]
 ) -> None:
-    file = Large([noise(400_001, 1), noise(500_003, 2), noise(300_005, 3)])
+    file = Large([noise(400_001, 1), noise(1_500_003, 2), noise(300_005, 3)])
     starts: list[int] = []
     write = os.pwritev
 
@@ -137,10 +144,9 @@ def test_long_runs_are_written_in_pieces_that_begin_where_a_folio_may(
         return write(fd, buffers, start)
 
     monkeypatch.setattr(os, "pwritev", noted)
-    with open_cache(tmp_path) as cache:
+    with open_cache(tmp_path, costly_write_ns=costly_write_ns) as cache:
         file.put(cache, [0])
         assert cache.put_all(lay(cache, file, [1, 2])) == [True, True]
         assert file.present(cache) == [0, 1, 2]
-    kib = 1 << 10
-    assert starts == [0, 256 * kib, 400_001, 512 * kib, 768 * kib, 1024 * kib]
+    assert starts == pieces
     assert file.path(tmp_path).read_bytes() == b"".join(file.blocks)
