@@ -48,7 +48,8 @@ class WriteCost:
                 return
             if self._ns << 20 >= self._costly_ns * self._bytes:
                 self._high_until = self._clock.monotonic() + _HIGH_SECONDS
-            if self._bytes >= 2 * _LEAST_BYTES:
+                self._bytes = self._ns = 0
+            elif self._bytes >= 2 * _LEAST_BYTES:
                 self._bytes //= 2
                 self._ns //= 2
 

@@ -40,6 +40,15 @@ def test_it_stays_high_for_a_while_though_little_costs_less() -> None:
     assert not cost.is_high
 
 
+def test_what_was_before_it_was_high_is_forgotten() -> None:
+    clock = FakeClock()
+    cost = WriteCost(500_000, clock)
+    cost.note(8 * MIB, 8 * 2_400_000)
+    clock.sleep(31)
+    cost.note(8 * MIB, 8 * 300_000)
+    assert not cost.is_high
+
+
 def test_with_nothing_allowed_it_is_always_high() -> None:
     assert WriteCost(0, FakeClock()).is_high
 
