@@ -66,8 +66,8 @@ class Cache:
     *budget_bytes*: most bytes of block files; the default is found at the first use and kept in the folder.
     *reserve_bytes*: what is left free of the disk whatever the budget (default: 10 GiB, or 5% of a smaller disk).
     *max_open*: descriptors kept open. *lock_wait_seconds*: how long to wait for a process that fetches the same
-    block. *interval_seconds*: how long the index may lag. *costly_write_ns*: see `WriteCost`. *crash*: see `BlockFiles`,
-    `Keeper` and `Index`.
+    block. *interval_seconds*: how long the index may lag. *costly_write_ns*: see `WriteCost`. *crash*: see
+    `BlockFiles`, `Keeper` and `Index`.
     """
 
     def __init__(
