@@ -186,7 +186,7 @@ def test_where_pages_cost_little_what_was_read_in_order_is_kept_until_the_kernel
     path = mounted.directory / "large"
     with path.open("rb", buffering=0) as file:
         assert b"".join(iter(lambda: file.read(1 << 20), b"")) == noise(ORDERED_BYTES)
-        assert kept_bytes(file.fileno()) >= ORDERED_BYTES - DROPPED_BYTES
+        assert not PASSES or kept_bytes(file.fileno()) >= ORDERED_BYTES - DROPPED_BYTES
     if PASSES:
         assert is_passed(mounted, path.read_bytes)
         with path.open("rb") as file:
