@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import shutil
@@ -66,6 +67,19 @@ def forget(folder: Path, programs: Iterable[Path]) -> None:
                 _forget_file(os.path.join(parent, name))
     for path in programs:
         path.read_bytes()
+
+
+def use_memory(most_bytes: int) -> None:
+    """Use *most_bytes* of memory, or half of what is free, and give it back: whoever comes next finds it at hand.
+
+    A virtual machine that gives free memory back to its host is given it again page by page, ten times as slowly as
+    pages are copied: what a program finds would depend on how long ago somebody used as much.
+    """
+    size = min(most_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2)
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for start in range(0, size, mmap.PAGESIZE):
+            memory[start] = 1
 
 
 def remove_tree(folder: Path) -> None:

@@ -27,11 +27,12 @@ class Edits:
 @dataclass(frozen=True, slots=True)
 class Race:
     """How much the race is: *rounds* of each row, *big_rounds* where the big file is read, *short_rounds* where dvfs
-    takes a second or two, and in how many folders the files lie that slow rivals read.
+    takes a second or two, and in how many folders the files lie that slow rivals read. Where dvfs is to be as fast as
+    the plain directory, the two of them run *pair_rounds* more.
 
     A rival of which a turn took *slow_seconds* is not run again in it. A program that takes *most_seconds* has
     failed. *lines_bytes* is the size of the big file of text, *pictures* the number of those that torch reads,
-    *delay_seconds* what the proxy adds to a request.
+    *delay_seconds* what the proxy adds to a request. Each turn finds *memory_bytes* that were in use just before.
     """
 
     rounds: int
@@ -44,6 +45,8 @@ class Race:
     slow_seconds: float = 30.0
     most_seconds: float = 600.0
     delay_seconds: float = 0.02
+    memory_bytes: int = 8 * GIB
+    pair_rounds: int = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ SCALES = {
             0.5,
             1 * GIB,
             Edits(200, 50, 10, 8 * MIB, 1 * MIB, 1),
-            Race(1, 1, 1, 2, 2, 16 * MIB, 130),
+            Race(1, 1, 1, 2, 2, 16 * MIB, 130, memory_bytes=64 * MIB, pair_rounds=1),
             Versions(50, 1_000, 10),
             Growth((500, 2_000), (1, 2), 500, 1, 0.05, 1 * GIB, quiet_seconds=0.2),
         ),

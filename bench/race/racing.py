@@ -63,10 +63,11 @@ class Race:
         return self.folder / f"work-{next(self._numbers)}"
 
     def forget(self) -> None:
-        """Empty the page cache of all but the programs."""
+        """Empty the page cache of all but the programs, and have memory at hand."""
         of_mounts = [file for one in self.mounts.values() for file in one.program_files]
         of_downloads = [file for one in self.downloads.values() for file in one.program_files]
         machine.forget(self.session.folder, (*self.session.program_files, *of_mounts, *of_downloads))
+        machine.use_memory(self.scale.race.memory_bytes)
 
     def latency(self, seconds: float) -> AbstractContextManager[None]:
         """Add *seconds* to each request inside."""
@@ -79,11 +80,18 @@ class Race:
         traffic = (self.proxy.quiet_counts() if until_quiet else self.proxy.counts()) - before
         return replace(result, requests=traffic.requests, sent=traffic.sent, fetched=traffic.fetched)
 
-    def run(self, rows: Mapping[str, Row], contestants: Mapping[str, Turn], *, rounds: int | None = None) -> None:
+    def run(
+        self,
+        rows: Mapping[str, Row],
+        contestants: Mapping[str, Turn],
+        *,
+        rounds: int | None = None,
+        pair_rounds: int = 0,
+    ) -> None:
         """Have all contestants do their work in turns, *rounds* of these or as many as usual; add *rows*, by key, with
-        figures."""
-        most = rounds or self.scale.race.rounds
-        in_turns(rows, contestants, rounds=most, slow_seconds=self.scale.race.slow_seconds)
+        figures; see `in_turns`."""
+        most, slow_seconds = rounds or self.scale.race.rounds, self.scale.race.slow_seconds
+        in_turns(rows, contestants, rounds=most, pair_rounds=pair_rounds, slow_seconds=slow_seconds)
         for row in rows.values():
             self.rows.append(row)
             tell(table.text_line(row))
@@ -121,16 +129,21 @@ def in_turns(
     *,
     rounds: int,
     slow_seconds: float,
+    pair_rounds: int = 0,
     now: Callable[[], float] = time.monotonic,
 ) -> None:
     """Have *contestants* do their work *rounds* times in turns; put figures into *rows*.
 
-    Each turn begins with another one, who finds the memory as cold as nobody after it; every other goes backwards.
+    Each turn begins with another one; every other goes backwards. Then dvfs and the plain directory do theirs
+    *pair_rounds* times more.
+
     A rival of which a turn took *slow_seconds* is not run again (dvfs and the plain directory are), nor anyone that
     failed: that is told in the rows of which the turn that failed brought no figure.
     """
     left = list(contestants)
-    for number in range(rounds):
+    for number in range(rounds + pair_rounds):
+        if number == rounds:
+            left = [name for name in left if name in {DVFS, NATIVE}]
         first = number * len(left) // rounds
         turns = left[first:] + left[:first]
         for name in turns if number % 2 == 0 else turns[::-1]:

@@ -81,7 +81,7 @@ class RaceEpochs:
             elif not delay:
                 contestants[NATIVE] = self._of_native(mount)
         contestants |= {one.name: self._of_download(one, cold, delay) for one in race.downloads.values()}
-        race.run(rows, contestants)
+        race.run(rows, contestants, pair_rounds=0 if delay else race.scale.race.pair_rounds)
         self._limit(rows[cold], delay)
 
     def _limit(self, cold: Row, delay: float) -> None:

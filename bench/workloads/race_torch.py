@@ -147,7 +147,8 @@ class _Part:
             name: self._of_native(keys) if name == NATIVE else self._of_mount(mount, keys)
             for name, mount in readers.items()
         }
-        self._race.run(rows_of(keys, len(self._tree.files)), contestants)
+        pair_rounds = 0 if keys.delay else self._race.scale.race.pair_rounds
+        self._race.run(rows_of(keys, len(self._tree.files)), contestants, pair_rounds=pair_rounds)
 
     def _of_native(self, keys: Keys) -> Turn:
         """Read the plain directory: its first epoch, from the disk, stands beside one from a disk cache."""

@@ -62,6 +62,14 @@ def test_each_turn_begins_with_another_and_every_other_goes_backwards() -> None:
     assert {name: len(figure.runs) for name, figure in into["one"].figures.items()} == {DVFS: 3, "a": 3, "b": 3}
 
 
+def test_dvfs_and_the_plain_directory_run_more_often_where_told() -> None:
+    log, into = Log(), rows("one")
+    contestants = {name: log.turn(name, "one") for name in (DVFS, "a", NATIVE)}
+    in_turns(into, contestants, rounds=1, pair_rounds=2, slow_seconds=1000, now=log.now)
+    assert log.ran == [DVFS, "a", NATIVE, NATIVE, DVFS, DVFS, NATIVE]
+    assert {name: len(figure.runs) for name, figure in into["one"].figures.items()} == {DVFS: 3, "a": 1, NATIVE: 3}
+
+
 def test_a_slow_rival_does_not_run_again_but_dvfs_and_the_plain_directory_do() -> None:
     log, into = Log(), rows("one")
     takes = {DVFS: 30, NATIVE: 20, "slow": 10, "fast": 9}
