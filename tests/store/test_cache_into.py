@@ -150,3 +150,16 @@ def test_long_runs_are_written_in_pieces_that_begin_where_a_folio_may(
         assert file.present(cache) == [0, 1, 2]
     assert starts == pieces
     assert file.path(tmp_path).read_bytes() == b"".join(file.blocks)
+
+
+@pytest.mark.parametrize(("costly_write_ns", "spares"), [(1, [False, False, True]), (1 << 60, [False, False, False])])
+def test_the_cache_notes_what_writing_cost(tmp_path: Path, costly_write_ns: int, spares: list[bool]) -> None:
+    file = Large([noise(2 << 20, seed) for seed in range(9)])
+    with open_cache(tmp_path, costly_write_ns=costly_write_ns) as cache:
+        told = []
+        assert cache.put(file.digests[8], file.blocks[8])  # not laid
+        told.append(cache.spares_pages)
+        for numbers in (range(4), range(4, 8)):  # large folios, then small ones
+            assert all(cache.put_all(lay(cache, file, numbers)))
+            told.append(cache.spares_pages)
+        assert told == spares
