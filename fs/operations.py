@@ -210,9 +210,9 @@ class VersionOperations(pyfuse3.Operations):
             file = self._nowait.file(fh)
             if self._stretches is not None:
                 stream = self._stretches.note(fh, file, off, size)
-            if stream is not None:
-                if self.passthrough is not None:
+                if self.passthrough is not None and self._stretches.reads_in_order(fh):
                     self.passthrough.read_in_order(fh, off)
+            if stream is not None:
                 self._prefetcher.note_read(fh, file, off, size, waited=False)
                 data = stream.take_nowait(off, size)
                 if data is not None:

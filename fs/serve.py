@@ -32,7 +32,7 @@ from dvfs.fs.passthrough import Passthrough, is_of_large_files
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
 from dvfs.fs.source import Committed, OpenedVersion
-from dvfs.fs.stretches import STREAM_BYTES, Stretches, read_block
+from dvfs.fs.stretches import Stretches, read_block
 from dvfs.fs.threads import Threads
 from dvfs.fs.tuning import MAX_BACKGROUND, tune
 from dvfs.fs.turns import Turns, quicken
@@ -102,12 +102,12 @@ async def _serve(
     own_ranges = OwnRanges(source.fetcher.cached, Alone.FIRST if mode is Prefetch.NONE else Alone.NONE)
     waiting = blocking_view(source, identity, root_rank, own_ranges)
     nowait = nowait_view(source, identity, root_rank, own_ranges)
-    fetches_ahead = mode is not Prefetch.NONE and options.read_ahead_bytes >= STREAM_BYTES
     blocks = source.fetcher
     stretches = Stretches(
         source.pages.load_blocks,
-        read_block(blocks, ahead=fetches_ahead),
+        read_block(blocks),
         blocks.foresee,
+        blocks.is_unverified,
         prevail=lambda is_so: None if workers is None else workers.board.stand_back(is_so),
     )
     passthrough = None

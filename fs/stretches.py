@@ -1,12 +1,13 @@
-"""Files that are read in order are read ahead into a few buffers, a stretch of whole blocks at a time.
+"""Cached files that are read in order are read ahead into a few buffers, a stretch of whole blocks at a time.
 
 Without it each request is copied out of a cache file that was read once already, to be verified. Here a thread reads
 each block straight into a buffer and verifies it there, and requests are answered from that buffer. The buffers are
-used again and again: fresh memory costs more than copying.
+used again and again: fresh memory costs more than copying. Blocks that come from the store are verified as they come:
+there a stream would only copy once more, so it ends where they begin.
 
 Threading rule: `Stretches` and `Stream` belong to the event loop, but for what is named as the thread's. Each stream
-has a thread, which waits for the store where it must, so that no stream waits for another. The loop gives a buffer
-back to the thread only when another request has come: by then the answers made of it are out.
+has a thread, so that no stream waits for another. The loop gives a buffer back to the thread only when another request
+has come: by then the answers made of it are out.
 
 Nothing depends on it: what is not here is read in the other way, which also finds what is wrong.
 """
@@ -41,10 +42,10 @@ BUFFERS = 4
 BUFFERS_A_STREAM = 2
 """One is read from while the other is filled."""
 
-STREAM_BYTES = BUFFERS_A_STREAM * STRETCH_BYTES
-"""So far a stream reads ahead."""
-
 IN_ORDER_BYTES = 2 << 20
+REST_BYTES = 32 << 20
+"""After so much more in order it is looked again whether a stream pays, if it did not before."""
+
 SLACK_BYTES = 2 << 20
 """Requests of one reader come out of order by so much: the kernel keeps several under way."""
 
@@ -63,31 +64,34 @@ _RUNS = 64
 ReadBlock = Callable[[BlockRef, int, memoryview], None]
 
 
-def read_block(blocks: Blocks, *, ahead: bool) -> ReadBlock:
-    """Return how blocks are read: through *blocks*, from the store too if *ahead*, else what is cached."""
+def read_block(blocks: Blocks) -> ReadBlock:
+    """Return how cached blocks are read through *blocks*; others raise NotCached."""
 
     def read_cached(ref: BlockRef, start: int, view: memoryview) -> None:
         if not blocks.cached(ref):
             raise NotCached(ref)
         blocks.readinto(ref, start, view)
 
-    return blocks.readinto if ahead else read_cached
+    return read_cached
 
 
 @dataclass(slots=True)
 class _Run:
-    """A file read in order so far: where its next read starts, and the bytes read in order."""
+    """A file read in order so far: where its next read starts, the bytes *read* in order, and with how many of them a
+    stream is *due*."""
 
     next: int
     read: int
+    due: int = IN_ORDER_BYTES
 
 
 class Stretches:
     """The streams of one mount, at most as many as have `BUFFERS_A_STREAM` of `BUFFERS` buffers each.
 
     *load_blocks* brings pages of the lists of blocks; *read_block* fills a view with verified bytes of a block, from
-    a byte on; *foresee* is told of a block that will be read soon. All may wait; threads call them. *clock* tells
-    seconds. *prevail* is told whether most reads of late were of files that have a stream, when that changes.
+    a byte on; *foresee* is told of a block that will be read soon; *is_unverified* tells of which blocks that would be
+    worth it. All may wait; threads call them. *clock* tells seconds. *prevail* is told whether most reads of late were
+    of large files in order, when that changes.
     """
 
     def __init__(
@@ -95,20 +99,24 @@ class Stretches:
         load_blocks: blocktree.LoadBlocks,
         read_block: ReadBlock,
         foresee: Callable[[BlockRef], None],
+        is_unverified: Callable[[BlockRef], bool],
         *,
         stretch_bytes: int = STRETCH_BYTES,
+        rest_bytes: int = REST_BYTES,
         clock: Callable[[], float] = time.monotonic,
         prevail: Callable[[bool], None] = lambda is_so: None,
     ) -> None:
         self._load_blocks = load_blocks
         self._read_block = read_block
         self._foresee = foresee
+        self._is_unverified = is_unverified
         self._clock = clock
         self._prevail = prevail
         self._share = 0.0
         self._stretch_bytes = max(stretch_bytes, 2 * MAX_BLOCK_BYTES)
         self._buffers: list[memoryview] = []
         self._made = 0
+        self._rest_bytes = rest_bytes
         self._streams: dict[int, Stream] = {}
         self._runs: dict[int, _Run] = {}
 
@@ -116,11 +124,16 @@ class Stretches:
         """Tell whether the file *inode* is read ahead. May be called by any thread."""
         return inode in self._streams
 
+    def reads_in_order(self, inode: int) -> bool:
+        """Tell whether the large file *inode* is read in order, as of its last read."""
+        run = self._runs.get(inode)
+        return inode in self._streams or (run is not None and run.read >= IN_ORDER_BYTES)
+
     def note(self, inode: int, file: File, start: int, length: int) -> Stream | None:
         """Take note of a read of *file*; return the stream to `take` it from, if there is one. Never blocks."""
         stream = self._stream_for(inode, file, start, length)
         before = self._share
-        self._share += ((stream is not None) - before) / LATE_READS
+        self._share += (self.reads_in_order(inode) - before) / LATE_READS
         if (self._share > _MOST) is not (before > _MOST):
             self._prevail(self._share > _MOST)
         return stream
@@ -130,7 +143,7 @@ class Stretches:
             return None  # two stretches hold all other requests
         stream = self._streams.get(inode)
         if stream is None:
-            if self._is_in_order(inode, start, start + length) and start + length + self._stretch_bytes <= file.size:
+            if self._is_due(inode, start, start + length) and start + length + self._stretch_bytes <= file.size:
                 self._begin(inode, file, start + length)
             return None
         if stream.serves(start):
@@ -138,6 +151,8 @@ class Stretches:
             return stream
         if stream.is_left(start):
             self._end(inode)
+            if stream.is_vain:
+                self._runs[inode] = _Run(start + length, IN_ORDER_BYTES, IN_ORDER_BYTES + self._rest_bytes)
         return None
 
     def close(self) -> None:
@@ -145,7 +160,7 @@ class Stretches:
         for inode in list(self._streams):
             self._end(inode)
 
-    def _is_in_order(self, inode: int, start: int, stop: int) -> bool:
+    def _is_due(self, inode: int, start: int, stop: int) -> bool:
         run = self._runs.get(inode)
         if run is None or abs(start - run.next) > SLACK_BYTES:
             self._runs.pop(inode, None)
@@ -155,14 +170,22 @@ class Stretches:
             return False
         run.next = max(run.next, stop)
         run.read += stop - start
-        return run.read >= IN_ORDER_BYTES
+        return run.read >= run.due
 
     def _begin(self, inode: int, file: File, start: int) -> None:
         buffers = self._take_buffers()
         if buffers:
             self._runs.pop(inode, None)
-            give_back = self._buffers.extend
-            stream = Stream(file, start, buffers, self._load_blocks, self._read_block, self._foresee, give_back)
+            stream = Stream(
+                file,
+                start,
+                buffers,
+                self._load_blocks,
+                self._read_block,
+                self._foresee,
+                self._is_unverified,
+                self._buffers.extend,
+            )
             stream.used = self._clock()
             self._streams[inode] = stream
             stream.start()
@@ -223,6 +246,7 @@ class Stream:
         load_blocks: blocktree.LoadBlocks,
         read_block: ReadBlock,
         foresee: Callable[[BlockRef], None],
+        is_unverified: Callable[[BlockRef], bool],
         give_back: Callable[[list[memoryview]], None],
     ) -> None:
         self._file = file
@@ -231,6 +255,7 @@ class Stream:
         self._read_block = read_block
         self._foresee_block = foresee
         self._foreseen = 0
+        self._is_unverified = is_unverified
         self._give_back = give_back
         self._joined = memoryview(b"")
         self._trio = trio.lowlevel.current_trio_token()
@@ -244,6 +269,8 @@ class Stream:
         self._is_stalled = False
         self._is_ended = False
         self._is_over = False
+        self.is_vain = False
+        """Whether it ended at once, as what comes was verified, or is not cached."""
         self.used = 0.0
         self.course = Course()
         """Of the thread: what a `take` waits for."""
@@ -367,6 +394,10 @@ class Stream:
         at = self._first_boundary()
         with self._state:
             self._begin = self._filled = at
+        # The next ones may be verified all the same, by who fetches ahead.
+        self.is_vain = not self._is_unverified(self._block_at(at + len(self._buffers[0])))
+        if self.is_vain:
+            return
         while at < self._file.size and (buffer := self._next_buffer()) is not None:
             extents = self._whole_blocks(at, len(buffer))
             if not extents:
@@ -407,6 +438,11 @@ class Stream:
         extents = blocktree.extents(self._file.content, self._from, MAX_BLOCK_BYTES, self._load_blocks)
         is_whole = extents and extents[0].start == 0
         return self._from if is_whole else self._from + sum(size for _, _, size in extents[:1])
+
+    def _block_at(self, start: int) -> BlockRef:
+        """Return the block of byte *start*, or the last one."""
+        start = min(start, self._file.size - 1)
+        return blocktree.extents(self._file.content, start, 1, self._load_blocks)[0].block
 
     def _whole_blocks(self, start: int, length: int) -> list[Extent]:
         """Return the extents from byte *start* on that fit into *length* bytes."""

@@ -221,6 +221,10 @@ class Cache:
         """Tell whether the block *digest* is here; whether it is sound is found out when it is read."""
         return digest in self._open or self._files.exists(digest)
 
+    def is_unverified(self, digest: bytes) -> bool:
+        """Tell whether the block *digest* is here, and not open: it is verified when it is read next."""
+        return digest not in self._open and self._files.exists(digest)
+
     def ready(self, digest: bytes) -> bool:
         """Open and verify the block *digest*, so that reading it is quick; return whether it is here, and sound."""
         if digest in self._open:

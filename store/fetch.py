@@ -179,6 +179,10 @@ class Fetcher:
         """Tell whether *ref* can be read without a request."""
         return self._memory.get(ref.digest) is not None or self._cache.has(ref.digest)
 
+    def is_unverified(self, ref: BlockRef) -> bool:
+        """Tell whether *ref* is cached, and is verified when it is read next."""
+        return self._memory.get(ref.digest) is None and self._cache.is_unverified(ref.digest)
+
     def foresee(self, ref: BlockRef) -> None:
         """Have the disk begin to read *ref*, if it is cached: it will be read soon."""
         self._cache.foresee(ref.digest)

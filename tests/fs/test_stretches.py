@@ -9,7 +9,17 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from dvfs.fs.stretches import BUFFERS, FORESEEN_BYTES, IDLE_SECONDS, LATE_READS, LEAST_FILE_BYTES, Stretches, read_block
+from dvfs.fs.stretches import (
+    BUFFERS,
+    FORESEEN_BYTES,
+    IDLE_SECONDS,
+    LATE_READS,
+    LEAST_FILE_BYTES,
+    REST_BYTES,
+    STRETCH_BYTES,
+    Stretches,
+    read_block,
+)
 from dvfs.fs.view import File
 from dvfs.store.block import BlockRef, Codec, Extent
 from dvfs.store.catalog.blocktree import BlocksPage
@@ -30,7 +40,7 @@ def _no_pages(ref: BlockRef) -> BlocksPage:
 class Made:
     """A file of DATA in blocks of *block_bytes*, and stretches of it, whose blocks are counted as they are read."""
 
-    def __init__(self, block_bytes: int = MIB) -> None:
+    def __init__(self, block_bytes: int = MIB, rest_bytes: int = REST_BYTES) -> None:
         self.reads: Counter[int] = Counter()
         self.buffers: set[int] = set()
         self.broken = False
@@ -40,8 +50,16 @@ class Made:
         self.foreseen: list[tuple[int, int]] = []
         """Where blocks foreseen begin, and the last block read before."""
         self.told: list[bool] = []
+        self.verified_from = SIZE
+        """Blocks that begin there or behind it are verified."""
         self.stretches = Stretches(
-            _no_pages, self._read, self._foresee, clock=lambda: self.now, prevail=self.told.append
+            _no_pages,
+            self._read,
+            self._foresee,
+            lambda ref: ref.offset < self.verified_from,
+            rest_bytes=rest_bytes,
+            clock=lambda: self.now,
+            prevail=self.told.append,
         )
         extents = []
         for at in range(0, SIZE, block_bytes):
@@ -263,6 +281,9 @@ class Cached:
     def cached(self, ref: BlockRef) -> bool:
         return ref.digest in self.present
 
+    def is_unverified(self, ref: BlockRef) -> bool:
+        raise AssertionError(ref)
+
     def foresee(self, ref: BlockRef) -> None:
         raise AssertionError(ref)
 
@@ -282,17 +303,67 @@ class Cached:
         raise AssertionError
 
 
-def test_nothing_is_fetched_ahead_where_that_is_switched_off(made: Made) -> None:
+def test_what_is_not_cached_is_not_fetched(made: Made) -> None:
     blocks = Cached()
     block = made.first
     view = memoryview(bytearray(10))
     with pytest.raises(NotCached):
-        read_block(blocks, ahead=False)(block, 0, view)
-    read_block(blocks, ahead=True)(block, 0, view)
-    assert len(blocks.reads) == 1
+        read_block(blocks)(block, 0, view)
+    assert blocks.reads == []
     blocks.present.add(block.digest)
-    read_block(blocks, ahead=False)(block, 0, view)
-    assert len(blocks.reads) == 2
+    read_block(blocks)(block, 0, view)
+    assert blocks.reads == [block.digest]
+
+
+async def _read_until_there_is_no_stream(made: Made, at: int) -> int:
+    """Read on from byte *at* in order, each MiB until the stream is seen to have ended; return where."""
+    with trio.fail_after(60):
+        while made.stretches.has(2):
+            assert await made.read(at) is None
+            await trio.sleep(0.001)
+    return at + MIB
+
+
+@pytest.mark.trio
+async def test_blocks_that_were_verified_are_left_alone_and_looked_at_again_later() -> None:
+    made = Made(rest_bytes=6 * MIB)
+    made.verified_from = 3 * MIB + STRETCH_BYTES  # those before it are not, but a stretch on
+    for at in range(0, 3 * MIB, MIB):
+        await made.read(at)
+    at = await _read_until_there_is_no_stream(made, 3 * MIB)
+    made.verified_from = SIZE
+    assert made.stretches.reads_in_order(2)
+    for _ in range(5):
+        await made.read(at)
+        at += MIB
+        assert not made.stretches.has(2)
+    assert not made.reads
+    await made.read(at)
+    assert made.stretches.has(2)
+    await made.arrives(2, at + MIB)
+    assert await made.read(at + 2 * MIB) == DATA[at + 2 * MIB : at + 3 * MIB]
+    made.stretches.close()
+
+
+@pytest.mark.trio
+async def test_reading_in_order_is_told_with_and_without_a_stream() -> None:
+    made = Made()
+    made.verified_from = 0
+    assert not made.stretches.reads_in_order(2)
+    for at in range(0, 3 * MIB, MIB):
+        await made.read(at)
+    at = await _read_until_there_is_no_stream(made, 3 * MIB)
+    for start in range(at, at + 4 * MIB, 128 << 10):
+        await made.read(start, 128 << 10)
+    assert made.stretches.reads_in_order(2)
+    assert made.told == [True]
+    await made.read(25 * MIB)
+    assert not made.stretches.reads_in_order(2)
+    for start in range(24 * MIB, 8 * MIB, -3 * MIB):
+        await made.read(start)
+    assert made.told == [True, False]
+    assert not made.reads
+    made.stretches.close()
 
 
 @pytest.mark.trio

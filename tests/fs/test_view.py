@@ -57,6 +57,9 @@ class Blocks:
     def cached(self, ref: BlockRef) -> bool:
         return ref.digest in self.present
 
+    def is_unverified(self, ref: BlockRef) -> bool:
+        raise AssertionError(ref)
+
     def foresee(self, ref: BlockRef) -> None:
         raise AssertionError(ref)
 
