@@ -174,20 +174,8 @@ def test_names_are_right(mounter: Mounter, odd_version: Made, odd_tree: Path) ->
             assert tree_of(mounted.directory) == tree_of(odd_tree)
 
 
-def test_a_large_file_in_order_comes_from_stretches(mounter: Mounter, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    data = noise(64 << 20)
-    (source / "large").write_bytes(data)
-    mounted = mounter(mounter.make(source), workers=WORKERS, prefetch="auto", large_file_bytes=NONE_IS_LARGE)
-    Team(mounted, WORKERS - 1)
-    with (mounted.directory / "large").open("rb", buffering=0) as file:
-        assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
-    reads = figures(mounted).reads
-    assert reads.from_stretches > 10
-
-
-def test_workers_leave_a_large_file_in_order_to_the_leader(mounter: Mounter, tmp_path: Path) -> None:
+def _of_a_large_file_that_is_cached(mounter: Mounter, tmp_path: Path, workers: int) -> tuple[Mounted, bytes]:
+    """Return a mount with *workers*, and what is in its file `large`."""
     source = tmp_path / "source"
     source.mkdir()
     data = noise(64 << 20)
@@ -196,7 +184,21 @@ def test_workers_leave_a_large_file_in_order_to_the_leader(mounter: Mounter, tmp
     first = mounter(made)
     assert (first.directory / "large").read_bytes() == data
     first.umount()
-    mounted = mounter(made, workers=2, prefetch="auto", large_file_bytes=NONE_IS_LARGE)
+    mounted = mounter(made, workers=workers, prefetch="auto", large_file_bytes=NONE_IS_LARGE)
+    return mounted, data
+
+
+def test_a_large_file_in_order_comes_from_stretches(mounter: Mounter, tmp_path: Path) -> None:
+    mounted, data = _of_a_large_file_that_is_cached(mounter, tmp_path, WORKERS)
+    Team(mounted, WORKERS - 1)
+    with (mounted.directory / "large").open("rb", buffering=0) as file:
+        assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
+    reads = figures(mounted).reads
+    assert reads.from_stretches > 10
+
+
+def test_workers_leave_a_large_file_in_order_to_the_leader(mounter: Mounter, tmp_path: Path) -> None:
+    mounted, data = _of_a_large_file_that_is_cached(mounter, tmp_path, 2)
     team = Team(mounted, 1)
     (worker,) = team.others
     length = 1 << 20
