@@ -26,6 +26,12 @@ def files_of_20_kb(root: Path, number: int) -> Path:
     return root
 
 
+def read_in_order(path: Path) -> bytes:
+    """Return what the file *path* has, read from start to end, 1 MiB at a time."""
+    with path.open("rb", buffering=0) as file:
+        return b"".join(iter(lambda: file.read(1 << 20), b""))
+
+
 @contextmanager
 def asked(mounted: Mounted, path: Path | None = None, **options: float) -> Iterator[Asked]:
     """Ask *mounted* for what it tells of itself."""

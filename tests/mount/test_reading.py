@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import Mounted, Mounter
-from tests.mount_kit import NONE_IS_LARGE
+from tests.mount_kit import NONE_IS_LARGE, read_in_order
 from tests.store.noise import noise
 
 Odd = Callable[..., Mounted]
@@ -81,7 +81,7 @@ def test_a_large_file_in_order_comes_from_stretches_and_damage_is_healed(mounter
     made = mounter.make(source)
 
     first = mounter(made, large_file_bytes=NONE_IS_LARGE)
-    assert _in_order(first.directory / "large") == data
+    assert read_in_order(first.directory / "large") == data
     first.umount()
     assert first.log_lines("WARNING") == []
     blocks = sorted((mounter.folder / "cache" / "blocks").glob("*/*"))
@@ -91,7 +91,7 @@ def test_a_large_file_in_order_comes_from_stretches_and_damage_is_healed(mounter
             file.write(b"damage")
     again = mounter(made, large_file_bytes=NONE_IS_LARGE)
     first.is_noisy = again.is_noisy = True  # they write to one log
-    assert _in_order(again.directory / "large") == data
+    assert read_in_order(again.directory / "large") == data
 
     again.umount()
     assert _answered(again) > 10
@@ -102,11 +102,6 @@ def test_a_large_file_in_order_comes_from_stretches_and_damage_is_healed(mounter
 def _answered(mounted: Mounted) -> int:
     line = mounted.log_lines("INFO dvfs.fs.serve: reads answered from stretches:")[-1]
     return int(line.rpartition(" ")[2])
-
-
-def _in_order(path: Path) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        return b"".join(iter(lambda: file.read(1 << 20), b""))
 
 
 def test_an_open_file_is_seekable_and_a_hole_is_not_found(either: Mounted, big: bytes) -> None:

@@ -20,7 +20,7 @@ from dvfs.store.stalls import Cause
 from tests.catalog_model import TINY
 from tests.fs.made_version import Made
 from tests.mount.conftest import Mounter
-from tests.mount_kit import FILE_BYTES, NONE_IS_LARGE, asked, figures, files_of_20_kb
+from tests.mount_kit import FILE_BYTES, NONE_IS_LARGE, asked, figures, files_of_20_kb, read_in_order
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING
 from tests.waiting import wait_until
@@ -154,7 +154,7 @@ def test_reading_in_order_is_measured_too(mounter: Mounter, tmp_path: Path) -> N
     mounted = mounter(made, told={"delay_seconds": DELAY}, prefetch="auto", large_file_bytes=NONE_IS_LARGE)
     before = figures(mounted)
     began = time.monotonic()
-    _read_in_order(mounted.directory / "big")
+    read_in_order(mounted.directory / "big")
     took = time.monotonic() - began
     found = figures(mounted) - before
     assert found.reads.bytes == 48 * MIB
@@ -166,15 +166,9 @@ def test_reading_in_order_is_measured_too(mounter: Mounter, tmp_path: Path) -> N
     mounted.umount()
 
     again = mounter(made, prefetch="auto", large_file_bytes=NONE_IS_LARGE)
-    _read_in_order(again.directory / "big")
+    read_in_order(again.directory / "big")
     assert (reads := figures(again).reads).bytes == 48 * MIB
     assert reads.from_stretches > 10
-
-
-def _read_in_order(path: Path) -> None:
-    with path.open("rb", buffering=0) as file:
-        while file.read(MIB):
-            pass
 
 
 @pytest.mark.parametrize("zero_open", [True, False])

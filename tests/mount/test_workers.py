@@ -23,7 +23,7 @@ from dvfs.fs.mounts import started_at, wait_gone
 from dvfs.fs.orders import hand_in, inodes_of
 from tests.fs.made_version import Made
 from tests.mount.conftest import Mounted, Mounter
-from tests.mount_kit import FILE_BYTES, NONE_IS_LARGE, figures, files_of_20_kb
+from tests.mount_kit import FILE_BYTES, NONE_IS_LARGE, figures, files_of_20_kb, read_in_order
 from tests.store.noise import noise
 from tests.store_kit import SMALL_CUTTING, tree_of
 from tests.waiting import wait_until
@@ -191,8 +191,7 @@ def _of_a_large_file_that_is_cached(mounter: Mounter, tmp_path: Path, workers: i
 def test_a_large_file_in_order_comes_from_stretches(mounter: Mounter, tmp_path: Path) -> None:
     mounted, data = _of_a_large_file_that_is_cached(mounter, tmp_path, WORKERS)
     Team(mounted, WORKERS - 1)
-    with (mounted.directory / "large").open("rb", buffering=0) as file:
-        assert b"".join(iter(lambda: file.read(1 << 20), b"")) == data
+    assert read_in_order(mounted.directory / "large") == data
     reads = figures(mounted).reads
     assert reads.from_stretches > 10
 
