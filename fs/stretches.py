@@ -142,17 +142,17 @@ class Stretches:
         if file.size < LEAST_FILE_BYTES or length > self._stretch_bytes - MAX_BLOCK_BYTES:
             return None  # two stretches hold all other requests
         stream = self._streams.get(inode)
-        if stream is None:
-            if self._is_due(inode, start, start + length) and start + length + self._stretch_bytes <= file.size:
-                self._begin(inode, file, start + length)
-            return None
-        if stream.serves(start):
-            stream.used = self._clock()
-            return stream
-        if stream.is_left(start):
+        if stream is not None:
+            if stream.serves(start):
+                stream.used = self._clock()
+                return stream
+            if not stream.is_left(start):
+                return None
             self._end(inode)
             if stream.is_vain:
-                self._runs[inode] = _Run(start + length, IN_ORDER_BYTES, IN_ORDER_BYTES + self._rest_bytes)
+                self._runs[inode] = _Run(stream.origin, IN_ORDER_BYTES, IN_ORDER_BYTES + self._rest_bytes)
+        if self._is_due(inode, start, start + length) and start + length + self._stretch_bytes <= file.size:
+            self._begin(inode, file, start + length)
         return None
 
     def close(self) -> None:
@@ -250,7 +250,8 @@ class Stream:
         give_back: Callable[[list[memoryview]], None],
     ) -> None:
         self._file = file
-        self._from = start
+        self.origin = start
+        """The byte that it was to begin at."""
         self._load_blocks = load_blocks
         self._read_block = read_block
         self._foresee_block = foresee
@@ -306,7 +307,7 @@ class Stream:
         with self._state:
             if start >= self._filled and self._is_over:
                 return True
-            return not min(self._first, self._from) - SLACK_BYTES <= start <= self._filled + SLACK_BYTES
+            return not min(self._first, self.origin) - SLACK_BYTES <= start <= self._filled + SLACK_BYTES
 
     def take_nowait(self, start: int, length: int) -> memoryview | None:
         """Do as `take`. Raises trio.WouldBlock where that would wait."""
@@ -435,9 +436,9 @@ class Stream:
             return None if self._is_ended else self._free.pop()
 
     def _first_boundary(self) -> int:
-        extents = blocktree.extents(self._file.content, self._from, MAX_BLOCK_BYTES, self._load_blocks)
+        extents = blocktree.extents(self._file.content, self.origin, MAX_BLOCK_BYTES, self._load_blocks)
         is_whole = extents and extents[0].start == 0
-        return self._from if is_whole else self._from + sum(size for _, _, size in extents[:1])
+        return self.origin if is_whole else self.origin + sum(size for _, _, size in extents[:1])
 
     def _block_at(self, start: int) -> BlockRef:
         """Return the block of byte *start*, or the last one."""

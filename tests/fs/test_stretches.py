@@ -27,6 +27,7 @@ from dvfs.store.catalog.pages import NotCached
 from dvfs.store.errors import Unavailable
 from tests.catalog_model import PACK
 from tests.store.noise import noise
+from tests.waiting import wait_until_no_thread
 
 MIB = 1 << 20
 SIZE = 28 * MIB
@@ -333,7 +334,7 @@ async def test_blocks_that_were_verified_are_left_alone_and_looked_at_again_late
     at = await _read_until_there_is_no_stream(made, 3 * MIB)
     made.verified_from = SIZE
     assert made.stretches.reads_in_order(2)
-    for _ in range(5):
+    for _ in range(4):  # the read that found the stream over was the first
         await made.read(at)
         at += MIB
         assert not made.stretches.has(2)
@@ -363,6 +364,23 @@ async def test_reading_in_order_is_told_with_and_without_a_stream() -> None:
         await made.read(start)
     assert made.told == [True, False]
     assert not made.reads
+    made.stretches.close()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(("at", "is_in_order"), [(3 * MIB, True), (4 * MIB, True), (12 * MIB, False), (0, False)])
+async def test_what_is_read_elsewhere_after_a_stream_that_ended_at_once_is_not_in_order(
+    at: int, is_in_order: bool
+) -> None:
+    made = Made()
+    made.verified_from = 0
+    for start in range(0, 3 * MIB, MIB):
+        await made.read(start)
+    assert made.stretches.has(2)
+    wait_until_no_thread("dvfs-stretches")
+    await made.read(at)
+    assert not made.stretches.has(2)
+    assert made.stretches.reads_in_order(2) is is_in_order
     made.stretches.close()
 
 
