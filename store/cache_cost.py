@@ -14,24 +14,25 @@ from dvfs.store.clock import Clock
 COSTLY_NS = 500_000
 """Of processor time, for 1 MiB: copying takes 0.2 to 0.35 ms; 2.4 ms in all where pages come from the host."""
 
-_LEAST_BYTES = 8 << 20
+LEAST_BYTES = 32 << 20
+"""Several writes: one by itself takes long now and then, whatever pages it gets."""
+
 _HIGH_SECONDS = 30.0
 
 
 class WriteCost:
     """How much processor time writing took of late; high from *costly_ns* for 1 MiB on, with 0 always.
 
-    Once high it is for half a minute: when few pages are used they cost little, as long as that goes on.
-    It is the time of the thread that writes alone, and has nothing of waiting: for a processor, another thread, or the
-    disk. Thread-safe.
+    It is high once costly writes outweigh others by `LEAST_BYTES`, and then for half a minute: when few pages are used
+    they cost little, as long as that goes on. It is the time of the thread that writes alone, and has nothing of
+    waiting: for a processor, another thread, or the disk. Thread-safe.
     """
 
     def __init__(self, costly_ns: int, clock: Clock) -> None:
         self._costly_ns = costly_ns
         self._clock = clock
         self._lock = threading.Lock()
-        self._bytes = 0
-        self._ns = 0
+        self._costly_bytes = 0
         self._high_until = 0.0
 
     @property
@@ -40,18 +41,13 @@ class WriteCost:
         return not self._costly_ns or self._clock.monotonic() < self._high_until
 
     def note(self, size: int, ns: int) -> None:
-        """Take note that writing *size* bytes took *ns* nanoseconds; the latest 8 to 16 MiB count."""
+        """Take note that writing *size* bytes took *ns* nanoseconds."""
+        is_costly = ns << 20 >= self._costly_ns * size
         with self._lock:
-            self._bytes += size
-            self._ns += ns
-            if self._bytes < _LEAST_BYTES:
-                return
-            if self._ns << 20 >= self._costly_ns * self._bytes:
+            self._costly_bytes = max(0, self._costly_bytes + (size if is_costly else -size))
+            if self._costly_bytes >= LEAST_BYTES:
                 self._high_until = self._clock.monotonic() + _HIGH_SECONDS
-                self._bytes = self._ns = 0
-            elif self._bytes >= 2 * _LEAST_BYTES:
-                self._bytes //= 2
-                self._ns //= 2
+                self._costly_bytes = 0
 
 
 class WriteCosts:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dvfs.store.block import MAX_BLOCK_BYTES
 from dvfs.store.cache import Cache
+from dvfs.store.cache_cost import LEAST_BYTES
 from dvfs.store.cache_into import Laid, runs
 from dvfs.store.digest import block_digest
 from tests.store.noise import noise
@@ -154,12 +156,14 @@ def test_long_runs_are_written_in_pieces_that_begin_where_a_folio_may(
 
 @pytest.mark.parametrize(("costly_write_ns", "spares"), [(1, [False, False, True]), (1 << 60, [False, False, False])])
 def test_the_cache_notes_what_writing_cost(tmp_path: Path, costly_write_ns: int, spares: list[bool]) -> None:
-    file = Large([noise(2 << 20, seed) for seed in range(9)])
+    size = MAX_BLOCK_BYTES
+    half = LEAST_BYTES // size
+    file = Large([noise(size, seed) for seed in range(2 * half + 1)])
     with open_cache(tmp_path, costly_write_ns=costly_write_ns) as cache:
         told = []
-        assert cache.put(file.digests[8], file.blocks[8])  # not laid
+        assert cache.put(file.digests[-1], file.blocks[-1])  # not laid
         told.append(cache.spares_pages)
-        for numbers in (range(4), range(4, 8)):  # large folios, then small ones
+        for numbers in (range(half), range(half, 2 * half)):  # large folios, then small ones
             assert all(cache.put_all(lay(cache, file, numbers)))
             told.append(cache.spares_pages)
         assert told == spares
