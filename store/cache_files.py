@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dvfs.store.cache_open import OpenBlock, Scratch, default_max_open, verified_bytes
+from dvfs.store.cache_open import OpenBlock, OpenFile, Scratch, default_max_open, verified_bytes
 from dvfs.store.cache_temporary import TemporaryFiles, unlinked
 from dvfs.store.cache_verified import Identity, SharedVerified, VerifiedInside
 from dvfs.store.cache_whole import (
@@ -189,7 +189,7 @@ class BlockFiles:
         *seal*: of bytes whose digest is not *digest*, what `seal_of` gives; it is written behind them.
         """
         temporary, fd = self._temporary.create()
-        block = OpenBlock(fd, len(data), digest)
+        block = OpenBlock(OpenFile(fd), len(data), digest)
         try:
             self._crash("fetch:after-temp")
             write_at(fd, [data, seal], 0)
@@ -211,8 +211,9 @@ class BlockFiles:
         found = os.fstat(fd)
         if not found.st_nlink:
             return False  # it was evicted meanwhile
+        file = OpenFile(os.dup(fd))
         for digest, place in blocks:
-            self._keep(digest, OpenBlock(os.dup(fd), place.length, place.file, place.start), found, place)
+            self._keep(digest, OpenBlock(file, place.length, place.file, place.start), found, place)
         return True
 
     def open_to_write(self, file: bytes, size: int, *, replace: bool = False) -> int:
@@ -306,11 +307,12 @@ class BlockFiles:
         """Report all blocks used, and close those that were removed by others, whose bytes the disk still holds."""
         with self._guard:
             blocks = list(self.open.items())
+        removed = {file: file.is_removed for file in {block.file for _, block in blocks}}
         for digest, block in blocks:
             if block.used:
                 block.used = False
                 self._on_use(block.row)
-            if os.fstat(block.fd).st_nlink == 0:
+            if removed[block.file]:
                 self.let_go(digest)
         self.inside.sweep()
 
@@ -342,12 +344,12 @@ class BlockFiles:
 
     def _open_at(self, path: str, digest: bytes) -> tuple[OpenBlock, Place | None]:
         try:
-            return OpenBlock(os.open(path, os.O_RDONLY | FILE_FLAGS), 0, digest), None
+            return OpenBlock(OpenFile(os.open(path, os.O_RDONLY | FILE_FLAGS)), 0, digest), None
         except OSError as exc:
             if exc.errno != errno.ELOOP:
                 raise
         fd, place = self._whole.open_block(path)
-        return OpenBlock(fd, place.length, place.file, place.start), place
+        return OpenBlock(OpenFile(fd), place.length, place.file, place.start), place
 
     def _rename(self, temporary: str, path: str) -> None:
         try:

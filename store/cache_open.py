@@ -1,6 +1,6 @@
 """Blocks of the cache that are open to be read, and the memory that they are read into.
 
-A descriptor is closed when the last reference to its `OpenBlock` goes, so never under a reader: the reference count is
+A descriptor is closed when the last `OpenBlock` of its `OpenFile` goes, so never under a reader: the reference count is
 the use count. Threading rule: any number of threads may read one `OpenBlock`; a `Scratch` has memory for each thread.
 """
 
@@ -33,21 +33,36 @@ class Scratch(threading.local):
         return self._view[:length]
 
 
-class OpenBlock:
-    """A verified block: *size* bytes from byte *start* of the file with descriptor *fd*, which the index has in that
-    *row*; *used* is set by each read, cleared by the LRU."""
+class OpenFile:
+    """An open file of the cache, whose descriptor *fd* is closed with it; of one block, or of some that lie in it."""
 
-    __slots__ = ("fd", "row", "size", "start", "used")
+    __slots__ = ("fd",)
 
-    def __init__(self, fd: int, size: int, row: bytes, start: int = 0) -> None:
+    def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.size = size
-        self.row = row
-        self.start = start
-        self.used = True
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether it has no name any more. Raises OSError."""
+        return os.fstat(self.fd).st_nlink == 0
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         close(self.fd)
+
+
+class OpenBlock:
+    """A verified block: *size* bytes from byte *start* of *file*, which the index has in that *row*; *fd* is that of
+    the file, *used* is set by each read, cleared by the LRU."""
+
+    __slots__ = ("fd", "file", "row", "size", "start", "used")
+
+    def __init__(self, file: OpenFile, size: int, row: bytes, start: int = 0) -> None:
+        self.file = file
+        self.fd = file.fd
+        self.row = row
+        self.size = size
+        self.start = start
+        self.used = True
 
 
 def verified_bytes(
