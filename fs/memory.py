@@ -8,7 +8,7 @@ _TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
 _ARENA_MAX = -8
 
-KEPT_BYTES = 64 << 20
+KEPT_BYTES = 128 << 20
 _LARGEST_BYTES = 32 << 20
 """glibc takes no more."""
 
