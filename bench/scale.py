@@ -26,9 +26,9 @@ class Edits:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """How much the race is: *rounds* of each row, *big_rounds* where the big file is read, *short_rounds* where dvfs
-    takes a second or two, and in how many folders the files lie that slow rivals read. Where dvfs is to be as fast as
-    the plain directory, the two of them run *pair_rounds* more.
+    """How much the race is: *rounds* of each row, *short_rounds* where dvfs takes a few seconds, and in how many
+    folders the files lie that slow rivals read. Where dvfs is to be as fast as the plain directory, the two of them
+    run *pair_rounds* more.
 
     A rival of which a turn took *slow_seconds* is not run again in it. A program that takes *most_seconds* has
     failed. *lines_bytes* is the size of the big file of text, *pictures* the number of those that torch reads,
@@ -36,7 +36,6 @@ class Race:
     """
 
     rounds: int
-    big_rounds: int
     short_rounds: int
     image_folders: int
     text_folders: int
@@ -123,7 +122,7 @@ SCALES = {
             0.5,
             1 * GIB,
             Edits(200, 50, 10, 8 * MIB, 1 * MIB, 1),
-            Race(1, 1, 1, 2, 2, 16 * MIB, 130, memory_bytes=64 * MIB, pair_rounds=1),
+            Race(1, 1, 2, 2, 16 * MIB, 130, memory_bytes=64 * MIB, pair_rounds=1),
             Versions(50, 1_000, 10),
             Growth((500, 2_000), (1, 2), 500, 1, 0.05, 1 * GIB, quiet_seconds=0.2),
         ),
@@ -141,7 +140,7 @@ SCALES = {
             1.0,
             6 * GIB,
             Edits(2_000, 500, 100, 128 * MIB, 16 * MIB, 3),
-            Race(3, 3, 3, 3, 2, 256 * MIB, 640, slow_seconds=15.0),
+            Race(3, 3, 3, 2, 256 * MIB, 640, slow_seconds=15.0),
             Versions(500, 20_000, 100),
             Growth((10_000, 100_000), (1, 10), 10_000, 1, 0.5, 2 * GIB),
         ),
@@ -159,7 +158,7 @@ SCALES = {
             2.0,
             40 * GIB,
             Edits(20_000, 2_000, 100, 1 * GIB, 256 * MIB, 3),
-            Race(3, 5, 9, 10, 10, 1 * GIB, 3_000),
+            Race(3, 9, 10, 10, 1 * GIB, 3_000),
             Versions(10_000, 1_000_000, 1_000),
             Growth((10_000, 100_000, 1_000_000, 10_000_000), (1, 10, 100, 1_000), 100_000, 3, 0.5, 8 * GIB),
         ),

@@ -45,7 +45,7 @@ def sequential(race: Race, tree: Tree) -> None:
             for one in race.downloads.values()
             if one.name != Dvc.name
         }
-        race.run(rows, contestants, rounds=race.scale.race.big_rounds)
+        race.run(rows, contestants, rounds=race.scale.race.short_rounds)
 
 
 def at_random(race: Race, tree: Tree) -> None:
