@@ -15,7 +15,7 @@ from dvfs.store.cache_into import Laid, runs
 from dvfs.store.digest import block_digest
 from tests.store.noise import noise
 from tests.store.test_cache import SMALL, lines, open_cache
-from tests.store.test_cache_whole import Large, damage, disk_bytes, large, removed_but_open
+from tests.store.test_cache_whole import Large, damage, disk_bytes, large, open_descriptors, removed_but_open
 
 
 def lay(cache: Cache, file: Large, numbers: Sequence[int]) -> list[tuple[bytes, bytes]]:
@@ -125,6 +125,20 @@ def test_runs() -> None:
     assert list(runs(blocks)) == [blocks]
     assert list(runs([blocks[0], blocks[2], blocks[3], *others])) == [blocks[:1], blocks[2:], others]
     assert list(runs([blocks[1], blocks[0]])) == [[blocks[1]], [blocks[0]]]
+
+
+def test_blocks_that_were_written_together_are_open_once_and_closed_when_the_file_is_gone(tmp_path: Path) -> None:
+    file = large(4)
+    with open_cache(tmp_path) as cache:
+        assert all(cache.put_all(lay(cache, file, range(4))))
+        path = file.path(tmp_path)
+        times = sum(os.path.samestat(found, path.stat()) for _, found in open_descriptors(tmp_path))
+        assert times == 2  # once for what says that they were verified
+        path.unlink()
+        assert file.present(cache) == [0, 1, 2, 3]
+        cache.settle()
+        assert removed_but_open(tmp_path) == []
+        assert file.present(cache) == []
 
 
 KIB = 1 << 10

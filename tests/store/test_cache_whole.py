@@ -101,15 +101,20 @@ def disk_bytes(root: Path) -> int:
     return sum(own) + sum(path.lstat().st_blocks * 512 for path in (root / "files").glob("*/*"))
 
 
-def removed_but_open(root: Path) -> list[str]:
-    """Return the files below *root* that are gone, and whose bytes this process still holds."""
+def open_descriptors(root: Path) -> list[tuple[str, os.stat_result]]:
+    """Return each file below *root* that this process has open, as often as it has, by the path it was opened at."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # that of the listing itself
             path = os.readlink(f"/proc/self/fd/{name}")
-            if path.startswith(str(root)) and os.fstat(int(name)).st_nlink == 0:
-                found.append(path)
+            if path.startswith(str(root)):
+                found.append((path, os.fstat(int(name))))
     return found
+
+
+def removed_but_open(root: Path) -> list[str]:
+    """Return the files below *root* that are gone, and whose bytes this process still holds."""
+    return [path for path, found in open_descriptors(root) if not found.st_nlink]
 
 
 # -- reading and writing
