@@ -44,13 +44,13 @@ class Read:
 
 
 class Programs:
-    """Starts programs with the environment *variables* in the root of the checkout. Not thread-safe.
+    """Starts programs with the environment *variables*, as they are then, in the root of the checkout. Not thread-safe.
 
     One that takes longer than *most_seconds* is killed, and has failed.
     """
 
     def __init__(self, variables: Mapping[str, str], most_seconds: float | None = None) -> None:
-        self._environment = environment(dict(variables))
+        self._variables = variables
         self._most_seconds = most_seconds
 
     def run(
@@ -66,7 +66,7 @@ class Programs:
             done = subprocess.run(
                 command,
                 cwd=folder,
-                env=self._environment | dict(extra or {}),
+                env=environment(dict(self._variables) | dict(extra or {})),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -89,7 +89,7 @@ class Programs:
             done = subprocess.run(
                 command,
                 cwd=ROOT,
-                env=self._environment,
+                env=environment(dict(self._variables)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -30,7 +30,8 @@ REGION = "us-east-1"
 _KEYS = {"writer": ("writerkey", "writersecret"), "reader": ("readerkey", "readersecret")}
 _ACTIONS = {"writer": ["Admin", "Read", "List", "Tagging", "Write"], "reader": ["Read", "List"]}
 _SERVICES = ("master", "volume", "filer", "s3")
-_PORT_OPTIONS = tuple(f"{service}.{port}" for service in _SERVICES for port in ("port", "port.grpc"))
+_METRICS = "metricsPort"
+_PORT_OPTIONS = (*(f"{service}.{port}" for service in _SERVICES for port in ("port", "port.grpc")), _METRICS)
 
 
 class SeaweedServer(Server):
@@ -67,6 +68,11 @@ class SeaweedServer(Server):
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._ports['s3.port']}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where it tells what it was asked for, as Prometheus reads it."""
+        return f"http://127.0.0.1:{self._ports[_METRICS]}/metrics"
 
     @property
     def bucket(self) -> str:

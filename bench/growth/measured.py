@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.growth.curves import Axis, Curve, Growth, Measure
 from bench.programs import Usage
-from bench.race.proxy import Traffic
+from bench.race.counts import Traffic
 
 MOST_METADATA_BYTES = 1e6
 MOST_IN_A_ROW = 3.0

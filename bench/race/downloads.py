@@ -88,7 +88,7 @@ class Dvc:
         self.program_files = (program,)
         self._program = program
         self._programs = programs
-        self._endpoint = variables["AWS_ENDPOINT_URL"]
+        self._of_store = variables
         self._bucket = bucket
         self._folder = folder
         self._numbers = count()
@@ -109,7 +109,7 @@ class Dvc:
         self._run(repository, "init", "--no-scm")
         (repository / ".dvc" / "config").write_text(
             "[core]\n    no_scm = True\n    remote = race\n    check_update = false\n[cache]\n    type = hardlink\n"
-            f"['remote \"race\"']\n    url = s3://{self._bucket}/dvc-{name}\n    endpointurl = {self._endpoint}\n"
+            f"['remote \"race\"']\n    url = s3://{self._bucket}/dvc-{name}\n"
         )
         shutil.copytree(tree.root, repository / "data")
         os.sync()
@@ -138,6 +138,9 @@ class Dvc:
         own.replace(file)
 
     def _run(self, repository: Path, *words: str) -> float:
+        (repository / ".dvc" / "config.local").write_text(
+            f"['remote \"race\"']\n    endpointurl = {self._of_store['AWS_ENDPOINT_URL']}\n"
+        )
         return self._programs.run([self._program, *words], self._variables, repository).seconds
 
 

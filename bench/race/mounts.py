@@ -1,8 +1,8 @@
 """The mounts of the race: dvfs, JuiceFS, rclone, s3fs, and a plain directory beside them.
 
 Each is given trees, under a name, and shows them in a fresh mount with a cache folder of its own. rclone and s3fs show
-the same single objects below `objects/` of the bucket. Options: those that their documents advise for data that does
-not change, where there are such.
+the same single objects below `objects/` of the bucket. Where the server is, the variable AWS_ENDPOINT_URL says each
+time. Options: those that their documents advise for data that does not change, where there are such.
 """
 
 from __future__ import annotations
@@ -139,8 +139,13 @@ class JuiceFs:
         self._mounts = mounts
         self._meta = f"sqlite3://{folder}/meta.db"
         keys = ("--access-key", variables["AWS_ACCESS_KEY_ID"], "--secret-key", variables["AWS_SECRET_ACCESS_KEY"])
-        url = f"{variables['AWS_ENDPOINT_URL']}/{bucket}"
-        programs.run([program, "format", "--storage", "minio", "--bucket", url, *keys, self._meta, "juicefs"])
+        self._variables = variables
+        self._bucket = bucket
+        programs.run([program, "format", "--storage", "minio", "--bucket", self._url, *keys, self._meta, "juicefs"])
+
+    @property
+    def _url(self) -> str:
+        return f"{self._variables['AWS_ENDPOINT_URL']}/{self._bucket}"
 
     def put(self, tree: Tree, name: str) -> float:
         command: tuple[str | Path, ...] = (
@@ -163,6 +168,7 @@ class JuiceFs:
             "mount",
             *timeouts,
             "--readdir-cache",
+            *("--bucket", self._url),
             *("--cache-dir", cache),
             *("--backup-meta", "0"),
             *("--metrics", "127.0.0.1:0"),
@@ -189,16 +195,20 @@ class Rclone:
         self._programs = programs
         self._mounts = mounts
         self._remote = f"race:{bucket}/{OBJECTS}"
-        self._variables = {
+        self._of_store = variables
+        self._settings = {
             "RCLONE_CONFIG": str(folder / "no-such.conf"),
             "RCLONE_CONFIG_RACE_TYPE": "s3",
             "RCLONE_CONFIG_RACE_PROVIDER": "SeaweedFS",
-            "RCLONE_CONFIG_RACE_ENDPOINT": variables["AWS_ENDPOINT_URL"],
             "RCLONE_CONFIG_RACE_ACCESS_KEY_ID": variables["AWS_ACCESS_KEY_ID"],
             "RCLONE_CONFIG_RACE_SECRET_ACCESS_KEY": variables["AWS_SECRET_ACCESS_KEY"],
             "RCLONE_CONFIG_RACE_REGION": variables["AWS_REGION"],
             "RCLONE_S3_NO_CHECK_BUCKET": "true",
         }
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        return self._settings | {"RCLONE_CONFIG_RACE_ENDPOINT": self._of_store["AWS_ENDPOINT_URL"]}
 
     def put(self, tree: Tree, name: str) -> float:
         command: tuple[str | Path, ...] = (self._program, "copy", "--transfers", AT_ONCE, "--checkers", AT_ONCE)

@@ -18,16 +18,15 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from bench.machine import ROOT, environment
 from bench.programs import Failed, usage
+from bench.race.counts import Traffic, when_quiet
 
 MOST_HELD_BYTES = 8 * 1024 * 1024
 """A client is not read further while so much of it waits."""
@@ -36,19 +35,6 @@ SOCKET_BYTES = 256 * 1024
 """Of an answer that its client no longer wants, not much more than this is fetched by anyone and counts."""
 _END_SECONDS = 10.0
 _QUIET_SECONDS = 1.0
-_POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What went through: *requests*, and bytes with heads, *sent* by clients and *fetched* by them."""
-
-    requests: int = 0
-    sent: int = 0
-    fetched: int = 0
-
-    def __sub__(self, other: Traffic) -> Traffic:
-        return Traffic(self.requests - other.requests, self.sent - other.sent, self.fetched - other.fetched)
 
 
 class Requests:
@@ -274,18 +260,12 @@ class Proxy:
         self._order(f"delay {seconds}")
 
     def counts(self) -> Traffic:
-        """Return what went through since it began."""
+        """Return what went through since it began, with all heads."""
         return Traffic(**self._order("counts"))
 
     def quiet_counts(self, quiet_seconds: float = _QUIET_SECONDS) -> Traffic:
-        """Return the counts as soon as nothing went through for *quiet_seconds*, or after thirty times that."""
-        deadline = time.monotonic() + 30 * quiet_seconds
-        last, since = self.counts(), time.monotonic()
-        while time.monotonic() < min(since + quiet_seconds, deadline):
-            time.sleep(_POLL_SECONDS)
-            if (now := self.counts()) != last:
-                last, since = now, time.monotonic()
-        return last
+        """Return the counts as soon as nothing went through for *quiet_seconds*. See `when_quiet`."""
+        return when_quiet(lambda: (self.counts(), False), quiet_seconds)
 
     @contextmanager
     def latency(self, seconds: float) -> Iterator[None]:

@@ -1,10 +1,10 @@
-"""One race: the contestants behind the proxy, run in turns; a failure ends one contestant's part in one row."""
+"""One race: the contestants, run in turns; a failure ends one contestant's part in one row."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -13,6 +13,7 @@ from bench import machine
 from bench.mounting import Dvfs
 from bench.programs import Failed, Programs
 from bench.race import table
+from bench.race.counts import ServerCounts
 from bench.race.downloads import Download, Dvc, boto3_objects, obstore_objects
 from bench.race.installing import Rivals, install
 from bench.race.mounts import Absent, DvfsMount, JuiceFs, Mount, Native, Rclone, S3fs
@@ -36,9 +37,14 @@ class Turn:
 
 @dataclass(slots=True)
 class Race:
-    """What the workloads of the race share. Not thread-safe."""
+    """What the workloads of the race share; *variables* tell all contestants how to reach the server.
+
+    Not thread-safe.
+    """
 
     session: Session
+    variables: dict[str, str]
+    server: ServerCounts
     proxy: Proxy
     programs: Programs
     folder: Path
@@ -69,15 +75,28 @@ class Race:
         machine.forget(self.session.folder, (*self.session.program_files, *of_mounts, *of_downloads))
         machine.use_memory(self.scale.race.memory_bytes)
 
-    def latency(self, seconds: float) -> AbstractContextManager[None]:
-        """Add *seconds* to each request inside."""
-        return self.proxy.latency(seconds)
+    @contextmanager
+    def latency(self, seconds: float) -> Iterator[None]:
+        """Have those who start inside reach the server through the proxy, which adds *seconds* to each request.
+
+        Without any, the server itself: what the proxy takes of the processors they would not have.
+        """
+        if not seconds:
+            yield
+            return
+        direct = self.variables["AWS_ENDPOINT_URL"]
+        with self.proxy.latency(seconds):
+            self.variables["AWS_ENDPOINT_URL"] = self.proxy.endpoint
+            try:
+                yield
+            finally:
+                self.variables["AWS_ENDPOINT_URL"] = direct
 
     def counted(self, taken: Callable[[], Taken], *, until_quiet: bool = False) -> Taken:
         """Return what *taken* returns, with its traffic; *until_quiet*: also what comes after it, on its own."""
-        before = self.proxy.counts()
+        before = self.server.counts()
         result = taken()
-        traffic = (self.proxy.quiet_counts() if until_quiet else self.proxy.counts()) - before
+        traffic = (self.server.quiet_counts() if until_quiet else self.server.counts()) - before
         return replace(result, requests=traffic.requests, sent=traffic.sent, fetched=traffic.fetched)
 
     def run(
@@ -173,7 +192,7 @@ def started(session: Session, *, with_torch: bool) -> Iterator[tuple[Race, Rival
     rivals = install(tell, with_torch=with_torch)
     proxy = Proxy(session.server.endpoint)
     try:
-        variables = session.server.environment("writer") | {"AWS_ENDPOINT_URL": proxy.endpoint}
+        variables = session.server.environment("writer")
         programs = Programs(variables, session.scale.race.most_seconds)
         folder = session.folder / "race"
         folder.mkdir()
@@ -197,6 +216,7 @@ def started(session: Session, *, with_torch: bool) -> Iterator[tuple[Race, Rival
         if Dvc.name in rivals.programs:
             program = rivals.program(Dvc.name)
             downloads[Dvc.name] = Dvc(program, programs, variables, session.bucket, folder / Dvc.name)
-        yield Race(session, proxy, programs, folder, dvfs, Native(), mounts, downloads), rivals
+        server = ServerCounts(session.server.metrics_url)
+        yield Race(session, variables, server, proxy, programs, folder, dvfs, Native(), mounts, downloads), rivals
     finally:
         proxy.stop()

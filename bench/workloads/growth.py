@@ -21,7 +21,8 @@ from bench.growth.measured import new_curves, of_traffic, of_usage
 from bench.machine import remove_tree
 from bench.mounting import Dvfs, Mounted
 from bench.programs import Failed, Programs
-from bench.race.proxy import Proxy, Traffic
+from bench.race.counts import Traffic
+from bench.race.proxy import Proxy
 from bench.session import Session, expect, tell
 from bench.trees import SEED
 from dvfs.store.digest import block_digest

@@ -18,7 +18,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from bench.race.proxy import MOST_HEAD_BYTES, Proxy, Requests, Traffic
+from bench.race.proxy import MOST_HEAD_BYTES, Proxy, Requests
 from tests.seaweed import SeaweedServer
 
 DELAY = 0.2
@@ -184,10 +184,6 @@ def test_requests_are_found_however_they_are_cut(step: int) -> None:
 def test_what_is_not_http_is_refused() -> None:
     with pytest.raises(ValueError, match="has no end"):
         list(Requests().split(b"x" * (MOST_HEAD_BYTES + 1)))
-
-
-def test_traffic_of_a_while() -> None:
-    assert Traffic(5, 100, 1000) - Traffic(2, 40, 1) == Traffic(3, 60, 999)
 
 
 def test_it_ends_with_the_process_that_started_it(server: SeaweedServer) -> None:
