@@ -22,7 +22,7 @@ RANDOM_GOALS = (
     Goal(Measure.FETCHED, 1.0, MOUNTS),
     Goal(Measure.P99, 1.0, ("JuiceFS",)),
 )
-_WARM_READS = 5
+_WARM_READS = 9
 
 
 def sequential(race: Race, tree: Tree) -> None:
