@@ -117,6 +117,7 @@ class Dvc:
 
     def publish(self, repository: Path) -> float:
         """Add what `data` of *repository* holds and push it; return the seconds."""
+        self._point(repository)
         return sum(self._run(repository, *words) for words in (("add", "data"), ("push", "-j", AT_ONCE)))
 
     def get(self, tree: Tree, name: str, target: Path) -> float:
@@ -124,6 +125,7 @@ class Dvc:
         clone.mkdir(parents=True)
         shutil.copytree(self._folder / name / ".dvc", clone / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
         shutil.copyfile(self._folder / name / "data.dvc", clone / "data.dvc")
+        self._point(clone)
         seconds = self._run(clone, "pull", "-j", AT_ONCE)
         for child in (clone / "data").iterdir():
             child.rename(target / child.name)
@@ -138,10 +140,12 @@ class Dvc:
         own.replace(file)
 
     def _run(self, repository: Path, *words: str) -> float:
-        (repository / ".dvc" / "config.local").write_text(
-            f"['remote \"race\"']\n    endpointurl = {self._of_store['AWS_ENDPOINT_URL']}\n"
-        )
         return self._programs.run([self._program, *words], self._variables, repository).seconds
+
+    def _point(self, repository: Path) -> None:
+        """Have *repository* reach the server where it is now."""
+        url = self._of_store["AWS_ENDPOINT_URL"]
+        (repository / ".dvc" / "config.local").write_text(f"['remote \"race\"']\n    endpointurl = {url}\n")
 
 
 def boto3_objects(programs: Programs, bucket: str) -> Objects:
