@@ -64,7 +64,7 @@ def when_quiet(read: Callable[[], tuple[Traffic, bool]], quiet_seconds: float) -
     *read* also tells whether more is under way.
     """
     deadline = time.monotonic() + 30 * quiet_seconds
-    (last, is_busy), since = read(), time.monotonic()
+    (last, _), since = read(), time.monotonic()
     while time.monotonic() < min(since + quiet_seconds, deadline):
         time.sleep(_POLL_SECONDS)
         now, is_busy = read()

@@ -16,14 +16,6 @@ from bench.race.counts import ServerCounts, Traffic, when_quiet
 from tests.seaweed import SeaweedServer
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
-    server = SeaweedServer(tmp_path_factory.mktemp("seaweed"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def s3(server: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in server.environment().items():

@@ -26,14 +26,6 @@ HEAD_BYTES = 8 * 1024
 """More than heads of a request or an answer take."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
-    server = SeaweedServer(tmp_path_factory.mktemp("seaweed"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def proxy(server: SeaweedServer) -> Iterator[Proxy]:
     proxy = Proxy(server.endpoint)
