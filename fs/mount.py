@@ -135,6 +135,7 @@ def _run(
             stack.callback(workers.end)
         opened = open_version()
         stack.callback(_close, opened)
+        threading.Thread(target=opened.source.cache.make_folders, name="dvfs-folders", daemon=True).start()
         if workers is not None:
             opened.source.cache.share_verified(workers.board.verified)
         _serve(options, opened, on_ready, log, workers)

@@ -39,6 +39,8 @@ from dvfs.store.digest import Buffer
 from dvfs.store.ext4 import spread_folders_in
 from dvfs.store.log_once import LogOnce
 
+SHARDS = 256
+
 _MAX_VERIFIED = 1 << 16
 _LOADING = 64
 _WRITING = 16
@@ -93,6 +95,12 @@ class BlockFiles:
     def folder(self, shard: int) -> str:
         """Return where the blocks are whose digests begin with the byte *shard*."""
         return f"{self._blocks}/{shard:02x}"
+
+    def make_folders(self) -> None:
+        """Make the folders of all shards where the last one is not there. Raises OSError."""
+        if not os.path.isdir(self.folder(SHARDS - 1)):
+            for shard in range(SHARDS):
+                self._make_folder(self.path(bytes([shard])))
 
     def path(self, digest: bytes) -> str:
         """Return where the block *digest* is, or would be."""

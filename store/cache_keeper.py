@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dvfs.store.cache_budget import disk_space
-from dvfs.store.cache_files import BlockFiles
+from dvfs.store.cache_files import SHARDS, BlockFiles
 from dvfs.store.cache_index import Index, IndexBusy, Row, Total
-from dvfs.store.cache_listing import SHARDS, Listing
+from dvfs.store.cache_listing import Listing
 from dvfs.store.cache_locks import Sessions
 from dvfs.store.clock import Clock
 from dvfs.store.crash import CrashPoint, no_crash

@@ -9,12 +9,10 @@ import contextlib
 import os
 import stat
 
-from dvfs.store.cache_files import BlockFiles
+from dvfs.store.cache_files import SHARDS, BlockFiles
 from dvfs.store.cache_temporary import unlinked
 from dvfs.store.cache_whole import WholeFiles, is_link, names_in
 from dvfs.store.digest import DIGEST_SIZE
-
-SHARDS = 256
 
 
 class Listing:

@@ -442,8 +442,9 @@ class Fetcher:
                 arrived.append((ref, data))
                 waits = self._cache.is_laid(ref.digest)  # to be written with those behind it
                 if not waits or sum(ref.raw for ref, _ in arrived) >= _TOGETHER_BYTES:
-                    self._land(arrived, flights, not_asked_for)
-                    arrived = []
+                    landing, arrived = arrived, []
+                    self._land(landing, flights, not_asked_for)
+                    del landing, data  # it may take long until the next one comes
         finally:
             self._land(arrived, flights, not_asked_for)
         self._once.forget(("fetch", Unavailable))
@@ -451,14 +452,14 @@ class Fetcher:
     def _land(
         self, arrived: Sequence[tuple[BlockRef, Buffer]], flights: dict[bytes, _Flight], not_asked_for: set[bytes]
     ) -> None:
-        """End the flights of blocks that have *arrived*, when they are stored."""
+        """End the flights of blocks that have *arrived*, when they are stored, and forget them: they hold the bytes."""
         with at(Cause.DISK):
             stored = self._store(arrived)
         for (ref, data), is_stored in zip(arrived, stored, strict=True):
             if not is_stored:
                 self._memory.put(ref.digest, bytes(data))
             ahead_bytes = ref.stored if ref.digest in not_asked_for else 0
-            self._end({ref.digest: flights[ref.digest]}, ahead_bytes=ahead_bytes)
+            self._end({ref.digest: flights.pop(ref.digest)}, ahead_bytes=ahead_bytes)
 
     def _store(self, arrived: Sequence[tuple[BlockRef, Buffer]]) -> list[bool]:
         """Put blocks into the cache that are not on a local disk already; return of each whether it is there now."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from dvfs.store.block import BlockRef
 
-_LEAST_SHARE = 8
+_LEAST_SHARE = 4
 """A request for compressed blocks spans no less than one part in so many of what one may."""
 
 _Place = tuple[int, bytes]
@@ -70,7 +70,7 @@ class WantedBlocks:
 
         A quarter more where no neighbour is left behind then; a single block whatever its length. Empty when nothing
         is wanted. Compressed blocks take who fetches them long: of these no more than one part in *among* of about
-        what is wanted, so that all end together, but not less than an eighth of *max_bytes*.
+        what is wanted, so that all end together, but not less than a quarter of *max_bytes*.
         """
         first = next(iter(self._urgent or self._others), None)
         if first is None:

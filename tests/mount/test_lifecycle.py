@@ -40,6 +40,12 @@ def test_a_mount_is_named_in_the_kernel_and_in_the_table(odd: Odd) -> None:
     assert noted.is_served
 
 
+def test_a_new_cache_has_its_folders_before_blocks_need_them(odd: Odd, mounter: Mounter) -> None:
+    odd()
+    blocks = mounter.folder / "cache" / "blocks"
+    wait_until(lambda: {path.name for path in blocks.iterdir()} == {f"{number:02x}" for number in range(256)})
+
+
 def test_a_mount_answers_at_a_socket_that_only_its_user_reaches(odd: Odd) -> None:
     mounted = odd()
     folder = mounted.table.control_folder(mounted.directory, mounted.pid)

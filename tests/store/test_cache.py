@@ -784,6 +784,28 @@ def test_what_is_written_is_spread_over_folders_far_from_each_other(tmp_path: Pa
         assert "T" in shown.stdout.split()[0]
 
 
+def test_folders_of_a_new_cache_are_made_once_before_blocks_need_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_cache(tmp_path) as cache:
+        (tmp_path / "blocks" / "07").mkdir(parents=True)  # somebody was faster
+        cache.make_folders()
+        assert sorted(path.name for path in (tmp_path / "blocks").iterdir()) == [f"{n:02x}" for n in range(256)]
+        blocks = list(make_blocks(40).items())
+        assert all(cache.put(*block) for block in blocks[:16])  # makes those of temporary files, and all else
+        monkeypatch.setattr(os, "mkdir", None)
+        assert all(cache.put(*block) for block in blocks[16:])
+        cache.make_folders()
+
+
+def test_folders_that_cannot_be_made_beforehand_are_made_when_they_can(tmp_path: Path) -> None:
+    with open_cache(tmp_path) as cache:
+        (tmp_path / "blocks").write_text("in the way")
+        cache.make_folders()
+        (tmp_path / "blocks").unlink()
+        assert all(cache.put(*block) for block in make_blocks(4).items())
+
+
 def file_system_of(path: Path) -> str:
     """Return the type of the file system that *path* is on."""
     shown = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, check=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -701,7 +702,47 @@ def test_runs_of_compressed_blocks_become_shorter_so_that_all_end_together() -> 
         while run := queue.take_run(160, among=4):
             lengths[-1].append(len(run))
     assert lengths[0] == [16] * 5
-    assert lengths[1] == [16, 16, 12, 9, 6, 5, 4, 3, 2, 2, 2, 2, 1]
+    assert lengths[1] == [16, 16, 12, 9, 6, 5, 4, 4, 4, 4]
+
+
+class _Piece(bytearray):
+    """Bytes of which can be told whether anybody still holds them."""
+
+
+class _Streaming(MemoryBackend):
+    """*held*: how many pieces that it gave before were still held, each time that one was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given: list[weakref.ref[_Piece]] = []
+        self.held: list[int] = []
+
+    def stream(self, key: str, start: int, sizes: Sequence[int]) -> Generator[bytes, None, None]:
+        for size in sizes:
+            self.held.append(sum(given() is not None for given in self._given))
+            piece = _Piece(self.objects[key][start : start + size])
+            start += size
+            self._given.append(weakref.ref(piece))
+            yield piece  # type: ignore[misc]  # as good as bytes
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_bytes_are_held_until_they_are_stored_and_not_until_the_request_ends(setup: Setup, *, ahead: bool) -> None:
+    setup.backend = backend = _Streaming()
+    blocks = [noise(256 * KIB, seed) for seed in range(12)]
+    refs = store_blocks(backend, blocks)
+    fetcher = setup.fetcher(demand_bytes=4096 * KIB)
+    gate = threading.Event()
+    if not ahead:  # they ride along with a caller
+        fetcher._may_work = gate.is_set  # type: ignore[method-assign]
+    fetcher.want(refs[not ahead :])
+    if not ahead:
+        assert fetcher.read(refs[0], 0, KIB) == blocks[0][:KIB]
+        gate.set()
+    assert fetcher.wait_idle(60)
+    assert [fetcher.read(ref, 0, 256 * KIB) for ref in refs] == blocks
+    assert len(backend.held) == 12
+    assert max(backend.held) <= 2
 
 
 def test_blocks_far_apart_are_requested_apart() -> None:
