@@ -135,7 +135,6 @@ def _run(
             stack.callback(workers.end)
         opened = open_version()
         stack.callback(_close, opened)
-        threading.Thread(target=opened.source.cache.make_folders, name="dvfs-folders", daemon=True).start()
         if workers is not None:
             opened.source.cache.share_verified(workers.board.verified)
         _serve(options, opened, on_ready, log, workers)
@@ -161,6 +160,7 @@ def _serve(
             noted.append(mount)
             _log.info("mounted %s (%s) on %s", opened.title, opened.id, options.directory)
             on_ready(Ready(mount.directory, mount.id, mount.name, mount.version, mount.digest, mount.pid, mount.log))
+            threading.Thread(target=opened.source.cache.make_folders, name="dvfs-folders", daemon=True).start()
             if opened.on_mounted is not None:
                 opened.on_mounted()
 
