@@ -20,9 +20,10 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dvfs.store.cache_inside import VerifiedInside
 from dvfs.store.cache_open import OpenBlock, OpenFile, Scratch, default_max_open, verified_bytes
 from dvfs.store.cache_temporary import TemporaryFiles, unlinked
-from dvfs.store.cache_verified import Identity, SharedVerified, VerifiedInside
+from dvfs.store.cache_verified import Identity, SharedVerified
 from dvfs.store.cache_whole import (
     FILE_FLAGS,
     Place,

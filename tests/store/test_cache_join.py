@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dvfs.store.cache import Cache
-from dvfs.store.cache_verified import VerifiedInside
+from dvfs.store.cache_inside import VerifiedInside
 from dvfs.store.digest import block_digest
 from tests.store.noise import noise
 from tests.store.test_cache import SMALL, SteppingClock, block_path, flip, lines, open_cache
