@@ -9,6 +9,8 @@
  *     pipe, which pays for large writes only, and, if read-only, for no look at attributes before each read;
  *   - answers what is asked of every file (a security label and ACLs by `ls -l`, whether it is a terminal by Python's
  *     `open`) without Python: no entry has such attributes, none is;
+ *   - answers who reads a small file that was just looked up, too, out of the file of the cache that has it, where Python
+ *     said so beforehand. See `ready.py`;
  *   - tells the kernel, if writable, that set-user-id bits are dropped here (FUSE_HANDLE_KILLPRIV_V2, which libfuse does
  *     not know): else it asks before each write(2) whether the file has capabilities. Where they are to be dropped,
  *     `DVFS_DROPS` is set in the handle;
@@ -38,6 +40,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 
 /* Newer headers make these names macros or inline functions. */
@@ -80,6 +83,24 @@ EXPORT int dvfs_zeroopen_begins = 0;
 /* From how many bytes on copying an answer takes longer than to give the interpreter's lock away and have it again. */
 #define LONG_ANSWER_BYTES (256 << 10)
 
+/* Small files of which Python said where they are: *size* bytes from byte *start* of the descriptor *fd*, which stays
+ * open; inode 0: none. A file has the place that its inode modulo their number says. */
+#define READY_FILES 128
+#define READY_BYTES (128 << 10)
+
+struct ready {
+    uint64_t inode;
+    int64_t start;
+    uint32_t size;
+    int32_t fd;
+};
+
+EXPORT struct ready dvfs_zeroopen_ready[READY_FILES];
+
+/* Inodes of the files whose bytes were given to who read them, until Python has taken note. */
+EXPORT uint64_t dvfs_zeroopen_given[ANSWERED_AT_ONCE];
+EXPORT unsigned dvfs_zeroopen_given_count = 0;
+
 #define DVFS_DROPS (1ULL << 63)
 
 /* Of Linux 6.9, which the headers may be older than. */
@@ -92,6 +113,11 @@ EXPORT int dvfs_zeroopen_begins = 0;
 static struct fuse_lowlevel_ops original;
 static int drops;
 static int (*reply_err)(fuse_req_t, int);
+static int (*reply_bytes)(fuse_req_t, const char *, size_t);
+
+/* The answer to the READ that is being processed; none of no bytes: Python answers. */
+static char ready_bytes[READY_BYTES];
+static uint32_t ready_size;
 
 /* Returns what the library that called, at *caller*, would have called itself. */
 static void *callers(const void *caller, const char *name)
@@ -122,6 +148,10 @@ static void wrapped_init(void *userdata, struct fuse_conn_info *conn)
 
 static void wrapped_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
+    if (ready_size) {
+        reply_bytes(req, ready_bytes, ready_size);
+        return;
+    }
     if (fi->fh == 0)
         fi->fh = ino;
     original.read(req, ino, size, off, fi);
@@ -208,6 +238,7 @@ static int wrap(const void *caller, const struct fuse_lowlevel_ops *op, size_t o
     if (out->readdirplus)
         out->readdirplus = wrapped_readdirplus;
     reply_err = (int (*)(fuse_req_t, int))callers(caller, "fuse_reply_err");
+    reply_bytes = (int (*)(fuse_req_t, const char *, size_t))callers(caller, "fuse_reply_buf");
     if (out->getxattr && reply_err)
         out->getxattr = wrapped_getxattr;
     dvfs_zeroopen_device = -1;
@@ -266,21 +297,6 @@ static struct fuse_session *new_versioned(const char *name, const void *caller, 
 VERSIONED(session_new_versioned, "fuse_session_new_versioned")
 VERSIONED(session_new_317, "_fuse_session_new_317")
 
-/* Tells whether the request of *got* bytes in *buf* is answered without Python: one that wrapped_getxattr answers, or an
- * ioctl, of which libfuse says that there is none. */
-static int is_answered_here(const struct fuse_buf *buf, int got)
-{
-    const struct fuse_in_header *head = buf->mem;
-    const char *name = (const char *)buf->mem + sizeof(*head) + sizeof(struct fuse_getxattr_in);
-
-    if (reply_err == NULL || buf->flags & FUSE_BUF_IS_FD || got < (int)sizeof(*head))
-        return 0;
-    if (head->opcode == FUSE_IOCTL)
-        return original.ioctl == NULL;
-    return head->opcode == FUSE_GETXATTR && got > (int)(sizeof(*head) + sizeof(struct fuse_getxattr_in)) &&
-           ((const char *)buf->mem)[got - 1] == '\0' && is_foreign(name);
-}
-
 static const void *body_of(const struct fuse_buf *buf, unsigned opcode, size_t least)
 {
     const struct fuse_in_header *head = buf->mem;
@@ -288,6 +304,44 @@ static const void *body_of(const struct fuse_buf *buf, unsigned opcode, size_t l
     if (buf->flags & FUSE_BUF_IS_FD || buf->size < sizeof(*head) + least || head->opcode != opcode)
         return NULL;
     return head + 1;
+}
+
+/* Tells whether *buf* asks for all of a file that is ready, and its bytes are in memory; then `ready_bytes` has them. It
+ * is ready once: what was read the kernel keeps. */
+static int is_ready(const struct fuse_buf *buf)
+{
+    const struct fuse_in_header *head = buf->mem;
+    const struct fuse_read_in *asked = body_of(buf, FUSE_READ, sizeof(*asked));
+    struct ready *found = &dvfs_zeroopen_ready[head->nodeid % READY_FILES];
+    struct iovec bytes = {ready_bytes, found->size};
+
+    if (asked == NULL || reply_bytes == NULL || found->inode != head->nodeid ||
+        dvfs_zeroopen_given_count == ANSWERED_AT_ONCE)
+        return 0;
+    found->inode = 0;
+    if (asked->offset != 0 || asked->size < found->size || found->size > READY_BYTES ||
+        preadv2(found->fd, &bytes, 1, found->start, RWF_NOWAIT) != (ssize_t)found->size)
+        return 0;
+    ready_size = found->size;
+    dvfs_zeroopen_given[dvfs_zeroopen_given_count++] = head->nodeid;
+    return 1;
+}
+
+/* Tells whether the request of *got* bytes in *buf* is answered without Python: one that wrapped_getxattr answers, an
+ * ioctl, of which libfuse says that there is none, or a READ of what is ready. */
+static int is_answered_here(const struct fuse_buf *buf, int got)
+{
+    const struct fuse_in_header *head = buf->mem;
+    const char *name = (const char *)buf->mem + sizeof(*head) + sizeof(struct fuse_getxattr_in);
+
+    if (reply_err == NULL || buf->flags & FUSE_BUF_IS_FD || got < (int)sizeof(*head))
+        return 0;
+    if (head->opcode == FUSE_READ)
+        return is_ready(buf);
+    if (head->opcode == FUSE_IOCTL)
+        return original.ioctl == NULL;
+    return head->opcode == FUSE_GETXATTR && got > (int)(sizeof(*head) + sizeof(struct fuse_getxattr_in)) &&
+           ((const char *)buf->mem)[got - 1] == '\0' && is_foreign(name);
 }
 
 /* Tells whether the request in *buf* is one by which set-user-id bits are to be dropped. */
@@ -482,7 +536,8 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
         got = receive(se, buf);
         if (got > 0 && is_answered_here(buf, got)) {
             process(se, buf);
-            dvfs_zeroopen_answered++;
+            dvfs_zeroopen_answered += ready_size == 0; /* of reads Python takes note */
+            ready_size = 0;
             if (++answered == ANSWERED_AT_ONCE)
                 return -EINTR;
             wait_ns = ((struct fuse_in_header *)buf->mem)->opcode == FUSE_GETXATTR ? NEXT_QUESTION_NS : dvfs_zeroopen_wait_ns;

@@ -22,10 +22,12 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from dvfs.fs.errno import Refused, errno_of
 from dvfs.fs.passthrough import Passthrough
+from dvfs.fs.ready import ReadyFiles
 from dvfs.fs.stalls import Stalls
 from dvfs.fs.stretches import Stream, Stretches
 from dvfs.fs.threads import Threads
 from dvfs.fs.view import UNIT_BYTES, Attributes, Child, File, NowaitView, View
+from dvfs.store.cache_open import OpenBlock
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.key import NAME_MAX
 from dvfs.store.catalog.pages import NotCached
@@ -100,8 +102,8 @@ class VersionOperations(pyfuse3.Operations):
 
     *zero_open*: OPEN and OPENDIR are answered ENOSYS, which makes the kernel stop sending them; the shim must be at
     work. *passthrough*: OPEN is answered all the same where it is on, and large files are left to the kernel.
-    *on_init* is called when the kernel has begun to talk. What is not answered here is answered ENOSYS by pyfuse3,
-    after which the kernel asks no more: flush, fsync, access and the like.
+    *ready*: files that the shim answers reads of. *on_init* is called when the kernel has begun to talk. What is not
+    answered here is answered ENOSYS by pyfuse3, after which the kernel asks no more: flush, fsync, access and the like.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class VersionOperations(pyfuse3.Operations):
         self.passthrough: Passthrough | None = None
         self._row = self._new_entry()
         self.requests: dict[str, int] = {}
+        self.ready: ReadyFiles | None = None
         self.answered_ahead = 0
         self.bytes_read = 0
         self.stalls = Stalls()
@@ -149,6 +152,8 @@ class VersionOperations(pyfuse3.Operations):
             nothing.st_ino = 0
             nothing.entry_timeout = FOREVER_SECONDS
             return nothing
+        if self.ready is not None:
+            self.ready.looked_up(found)
         return self._attributes(found)
 
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -245,6 +250,15 @@ class VersionOperations(pyfuse3.Operations):
         self._prefetcher.note_read(fh, file, off, size, waited=False)
         # pyfuse3 answers before anything else runs on the event loop, so the next read may use the same buffer.
         return self._buffer[:done]  # type: ignore[return-value]
+
+    def note_ready(self, inode: int, file: File, block: OpenBlock) -> None:
+        """Take note that *file*, which was ready in *block*, was read by the shim."""
+        self.requests["read"] = self.requests.get("read", 0) + 1
+        self.bytes_read += file.size
+        self._nowait.note_hit(block, file.size)
+        if self._stretches is not None:
+            self._stretches.note(inode, file, 0, file.size)
+        self._prefetcher.note_read(inode, file, 0, file.size, waited=False)
 
     async def _take(self, stream: Stream, off: int, size: int, course: Course) -> memoryview | None:
         with self.threads.awaiting(), at(stream.course, course):

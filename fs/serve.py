@@ -31,6 +31,7 @@ from dvfs.fs.own_ranges import Alone, OwnRanges
 from dvfs.fs.passthrough import Passthrough, is_of_large_files
 from dvfs.fs.prefetch import Prefetch, Prefetcher
 from dvfs.fs.readahead import ReadAhead
+from dvfs.fs.ready import ReadyFiles
 from dvfs.fs.source import Committed, OpenedVersion
 from dvfs.fs.stretches import Stretches, read_block
 from dvfs.fs.threads import Threads
@@ -186,7 +187,10 @@ async def _serve(
         operations.passthrough = passthrough
         turns = None
         if shim is not None and shim.is_at_work:
-            turns = quicken(pyfuse3, lambda wait: Turns(shim, wait, lambda: threads.are_awaited))
+            ready = ReadyFiles(shim, nowait, operations.note_ready)
+            turns = quicken(pyfuse3, lambda wait: Turns(shim, wait, lambda: threads.are_awaited, ready.catch_up))
+            if turns is not None and not options.writable:
+                operations.ready = ready
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
@@ -213,6 +217,8 @@ async def _serve(
             _log.info("reads answered from stretches: %d", operations.answered_ahead)
             if shim is not None:
                 _log.info("requests answered by the shim: %d", shim.answered)
+            if operations.ready is not None:
+                _log.info("reads answered by the shim: %d", operations.ready.given)
             if turns is not None:
                 _log.info("waits for requests: %d", turns.waits)
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from dvfs.fs.overlay.home import Folder
 from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
+from dvfs.store.cache_open import OpenBlock
 from dvfs.store.catalog.blocktree import BlocksPage
 from dvfs.store.catalog.inner import PageRef
 from dvfs.store.catalog.pages import Page
@@ -34,6 +35,10 @@ class Blocks(Protocol):
     def foresee(self, ref: BlockRef) -> None: ...
 
     def readinto_nowait(self, ref: BlockRef, start: int, view: memoryview) -> bool: ...
+
+    def opened(self, ref: BlockRef) -> OpenBlock | None: ...
+
+    def note_hit(self, block: OpenBlock, length: int) -> None: ...
 
     def want(self, refs: Iterable[BlockRef], *, urgent: bool = True, sparing: bool = False) -> int: ...
 

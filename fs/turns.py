@@ -43,18 +43,23 @@ class Receiving(Protocol):
 class Turns:
     """Takes turns with trio, whose wait for a request is *wait*.
 
-    *is_awaited* tells whether somebody waits for something other than requests. `waits` counts those left to trio.
+    *is_awaited* tells whether somebody waits for something other than requests. *catch_up* is called before each
+    request. `waits` counts those left to trio.
     """
 
-    def __init__(self, shim: Receiving, wait: Wait, is_awaited: Callable[[], bool]) -> None:
+    def __init__(
+        self, shim: Receiving, wait: Wait, is_awaited: Callable[[], bool], catch_up: Callable[[], None]
+    ) -> None:
         self._shim = shim
         self._wait = wait
         self._is_awaited = is_awaited
+        self._catch_up = catch_up
         self._taken = 0
         self.waits = 0
 
     async def next(self) -> bool:
         """Return when a request should be taken from the kernel; False when there will be none any more."""
+        self._catch_up()
         is_awaited = self._is_awaited()
         self._shim.wait_ns(0 if is_awaited else WAIT_NS)
         most = BUSY_REQUESTS_A_TURN if is_awaited else REQUESTS_A_TURN
@@ -71,8 +76,8 @@ class Standby:
 
     A request wakes whoever waits for one. A worker then looks only after a pause: what is still there, the leader did
     not get to. While it finds more, it goes on taking them; where it finds nothing, the next pause is longer. It takes
-    nothing while it *stands_back*. *is_awaited* as for `Turns`. *before_wait* is called before each wait, and before
-    each turn of trio.
+    nothing while it *stands_back*. *is_awaited* and *catch_up* as for `Turns`. *before_wait* is called before each
+    wait, and before each turn of trio.
     """
 
     def __init__(
@@ -83,12 +88,14 @@ class Standby:
         is_awaited: Callable[[], bool],
         stands_back: Callable[[], bool],
         before_wait: Callable[[], None],
+        catch_up: Callable[[], None],
     ) -> None:
         self._shim = shim
         self._wait = wait
         self._is_awaited = is_awaited
         self._stands_back = stands_back
         self._before_wait = before_wait
+        self._catch_up = catch_up
         self._looking = trio.Lock()
         self._pause_seconds = LEAST_PAUSE_SECONDS
         self._taken = 0
@@ -96,6 +103,7 @@ class Standby:
 
     async def next(self) -> bool:
         """Do as `Turns.next`."""
+        self._catch_up()
         if not self._shim.is_idle and not self._stands_back():
             self._taken += 1
             if self._taken % (BUSY_REQUESTS_A_TURN if self._is_awaited() else REQUESTS_A_TURN) == 0:

@@ -18,6 +18,7 @@ from dvfs.fs.errno import Refused
 from dvfs.fs.own_ranges import OwnRanges
 from dvfs.fs.source import OpenedVersion, Source
 from dvfs.store.block import BlockRef
+from dvfs.store.cache_open import OpenBlock
 from dvfs.store.catalog import blocktree
 from dvfs.store.catalog.entry import Content, Entry
 from dvfs.store.catalog.key import NAME_MAX, parent_of
@@ -325,6 +326,23 @@ class NowaitView(View):
         load = source.pages.load_blocks_nowait
         super().__init__(source.tree_nowait, load, source.fetcher.read, identity, root_rank, own_ranges)
         self._readinto = source.fetcher.readinto_nowait
+        self._opened = source.fetcher.opened
+        self.note_hit = source.fetcher.note_hit
+
+    def place(self, inode: int) -> tuple[File, OpenBlock, int] | None:
+        """Return the file *inode*, the open block that all of it is in, and where in that one's file it begins.
+
+        None where there is no such. Raises NotCached where the catalog would have to be waited for.
+        """
+        file = self.file(inode)
+        content = file.content
+        if not isinstance(content, tuple) or len(content) != 1:
+            return None
+        ref, begin, _ = content[0]
+        block = self._opened(ref)
+        if block is None or begin + file.size > block.size:
+            return None
+        return file, block, block.start + begin
 
     def readinto(self, inode: int, start: int, buffer: memoryview) -> int:
         """Fill *buffer* with bytes of file *inode* from byte *start* on; return how many, less where it ends."""

@@ -23,6 +23,7 @@ from dvfs.fs.leading import received
 from dvfs.fs.notes import Board, Notes
 from dvfs.fs.options import MountOptions
 from dvfs.fs.own_ranges import OwnRanges
+from dvfs.fs.ready import ReadyFiles
 from dvfs.fs.serve import GRACE_SECONDS, begin_session, fuse_options
 from dvfs.fs.source import OpenedVersion
 from dvfs.fs.threads import Threads
@@ -66,8 +67,9 @@ async def _work(
     own_ranges = OwnRanges(source.fetcher.cached, board.alone)
     notes = Notes(channel)
     threads = Threads()
+    nowait = nowait_view(source, identity, root_rank, own_ranges)
     operations = ReadOnlyOperations(
-        nowait_view(source, identity, root_rank, own_ranges),
+        nowait,
         blocking_view(source, identity, root_rank, own_ranges),
         threads,
         notes,
@@ -78,6 +80,7 @@ async def _work(
     )
     begin_session(operations, Path(f"/dev/fd/{device}"), fuse_options(options, opened))
     operations.zero_open = True
+    operations.ready = ready = ReadyFiles(shim, nowait, operations.note_ready)
 
     def before_wait() -> None:
         notes.flush()
@@ -90,6 +93,7 @@ async def _work(
             is_awaited=lambda: threads.are_awaited,
             stands_back=lambda: board.stands_back,
             before_wait=before_wait,
+            catch_up=ready.catch_up,
         )
 
     try:

@@ -10,11 +10,19 @@ import ctypes
 import importlib.util
 import logging
 import os
+import struct
 import sys
 
 _log = logging.getLogger(__name__)
 
+READY_FILES = 128
+"""So many files are ready at a time; a file takes the place of another whose inode is the same modulo this."""
+READY_BYTES = 128 << 10
+"""A file that is ready is no longer."""
+
 _INIT_BYTES = 256
+_READY = struct.Struct("=QqIi")
+_MOST_GIVEN = 64
 
 
 class Shim:
@@ -32,6 +40,11 @@ class Shim:
         self._init = (ctypes.c_char * _INIT_BYTES).in_dll(library, "dvfs_zeroopen_init")
         self._init_size = ctypes.c_int.in_dll(library, "dvfs_zeroopen_init_size")
         self._begins = ctypes.c_int.in_dll(library, "dvfs_zeroopen_begins")
+        ready = (ctypes.c_char * (READY_FILES * _READY.size)).in_dll(library, "dvfs_zeroopen_ready")
+        self._ready = memoryview(ready).cast("B")
+        given = (ctypes.c_ulonglong * _MOST_GIVEN).in_dll(library, "dvfs_zeroopen_given")
+        self._given = memoryview(given).cast("B").cast("Q")
+        self._given_count = ctypes.c_uint.in_dll(library, "dvfs_zeroopen_given_count")
         self._wants_passthrough = ctypes.c_int.in_dll(library, "dvfs_zeroopen_wants_passthrough")
         self._passes = ctypes.c_int.in_dll(library, "dvfs_zeroopen_passes")
         self._backing = ctypes.c_int.in_dll(library, "dvfs_zeroopen_backing")
@@ -61,6 +74,21 @@ class Shim:
     def init(self) -> bytes:
         """The request by which the kernel began the session; empty before it did."""
         return self._init.raw[: self._init_size.value]
+
+    def make_ready(self, inode: int, fd: int, start: int, size: int) -> None:
+        """Have who reads all of the file *inode* next be given *size* bytes from byte *start* of *fd*, once.
+
+        It must stay open until another file has this one's place.
+        """
+        _READY.pack_into(self._ready, inode % READY_FILES * _READY.size, inode, start, size, fd)
+
+    def given(self) -> list[int]:
+        """Return the inodes of files that were ready and have been read since the last call."""
+        count = self._given_count.value
+        if not count:
+            return []
+        self._given_count.value = 0
+        return self._given[:count].tolist()
 
     def want_passthrough(self) -> None:
         """Ask the kernel, in new sessions, to read by itself those files that it is handed."""

@@ -225,6 +225,10 @@ class Cache:
         block.used = True
         return got == len(view)
 
+    def opened(self, digest: bytes) -> OpenBlock | None:
+        """Return the block *digest* if it is open, and so verified; None otherwise. Never blocks."""
+        return self._open.get(digest)
+
     def has(self, digest: bytes) -> bool:
         """Tell whether the block *digest* is here; whether it is sound is found out when it is read."""
         return digest in self._open or self._files.exists(digest)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dvfs.store.backend import Backend
 from dvfs.store.block import BlockRef
 from dvfs.store.cache import Cache
+from dvfs.store.cache_open import OpenBlock
 from dvfs.store.digest import Buffer
 from dvfs.store.errors import Corrupt, DvfsError, Internal, Unavailable
 from dvfs.store.external import EXTERNAL, external_of
@@ -174,6 +175,18 @@ class Fetcher:
             view[:] = whole[start:stop]
         self._count_hit(memory_bytes=len(view))
         return True
+
+    def opened(self, ref: BlockRef) -> OpenBlock | None:
+        """Return *ref* as it is open in the cache, None when it is not. Never blocks.
+
+        Who reads from it tells `note_hit`.
+        """
+        return self._cache.opened(ref.digest)
+
+    def note_hit(self, block: OpenBlock, length: int) -> None:
+        """Take note that *length* bytes of *block* were read, which were in memory."""
+        block.used = True
+        self._count_hit(memory_bytes=length)
 
     def cached(self, ref: BlockRef) -> bool:
         """Tell whether *ref* can be read without a request."""

@@ -22,6 +22,7 @@ from dvfs.fs.stretches import (
 )
 from dvfs.fs.view import File
 from dvfs.store.block import BlockRef, Codec, Extent
+from dvfs.store.cache_open import OpenBlock
 from dvfs.store.catalog.blocktree import BlocksPage
 from dvfs.store.catalog.pages import NotCached
 from dvfs.store.errors import Unavailable
@@ -296,6 +297,12 @@ class Cached:
 
     def readinto_nowait(self, ref: BlockRef, start: int, view: memoryview) -> bool:
         raise AssertionError
+
+    def opened(self, ref: BlockRef) -> OpenBlock | None:
+        raise NotImplementedError
+
+    def note_hit(self, block: OpenBlock, length: int) -> None:
+        raise NotImplementedError
 
     def want(self, refs: object, *, urgent: bool = True, sparing: bool = False) -> int:
         raise AssertionError

@@ -45,6 +45,10 @@ class Loop:
         return self.goes_on
 
 
+def _nothing() -> None:
+    pass
+
+
 async def _take(turns: Turns, count: int) -> list[bool]:
     return [await turns.next() for _ in range(count)]
 
@@ -52,7 +56,7 @@ async def _take(turns: Turns, count: int) -> list[bool]:
 @pytest.mark.trio
 async def test_while_requests_come_the_loop_has_a_turn_after_many() -> None:
     shim, loop = Shim(), Loop()
-    turns = Turns(shim, loop.wait, lambda: loop.awaits)
+    turns = Turns(shim, loop.wait, lambda: loop.awaits, _nothing)
 
     assert all(await _take(turns, 10 * (REQUESTS_A_TURN + 1)))
 
@@ -61,11 +65,22 @@ async def test_while_requests_come_the_loop_has_a_turn_after_many() -> None:
 
 
 @pytest.mark.trio
+async def test_what_the_shim_answered_is_noted_before_each_request() -> None:
+    shim, loop = Shim(), Loop()
+    caught_up: list[int] = []
+    turns = Turns(shim, loop.wait, lambda: loop.awaits, lambda: caught_up.append(loop.waits))
+    await _take(turns, 3)
+    shim.is_idle = True
+    await _take(turns, 2)
+    assert caught_up == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.trio
 async def test_while_threads_are_awaited_it_has_one_after_few_and_nobody_else_waits() -> None:
     shim, loop = Shim(), Loop()
     loop.awaits = True
 
-    await _take(Turns(shim, loop.wait, lambda: loop.awaits), 10 * (BUSY_REQUESTS_A_TURN + 1))
+    await _take(Turns(shim, loop.wait, lambda: loop.awaits, _nothing), 10 * (BUSY_REQUESTS_A_TURN + 1))
 
     assert loop.waits == 10
     assert set(shim.waited_ns) == {0}
@@ -76,7 +91,7 @@ async def test_without_requests_each_wait_is_of_the_loop() -> None:
     shim, loop = Shim(), Loop()
     shim.is_idle = True
 
-    await _take(Turns(shim, loop.wait, lambda: loop.awaits), 10)
+    await _take(Turns(shim, loop.wait, lambda: loop.awaits, _nothing), 10)
 
     assert loop.waits == 10
 
@@ -86,25 +101,31 @@ async def test_the_end_of_the_session_is_passed_on() -> None:
     shim, loop = Shim(), Loop()
     shim.is_idle, loop.goes_on = True, False
 
-    assert await _take(Turns(shim, loop.wait, lambda: loop.awaits), 1) == [False]
+    assert await _take(Turns(shim, loop.wait, lambda: loop.awaits, _nothing), 1) == [False]
 
 
 class Worker:
-    """A `Standby` of *shim* and *loop*; each time that it flushes what it noted is in `flushed`."""
+    """A `Standby` of *shim* and *loop*; each time that it flushes what it noted is in `flushed`, that it
+    catches up in `caught_up`."""
 
     def __init__(self, shim: Shim, loop: Loop) -> None:
         self.stands_back = False
         self.flushed = 0
+        self.caught_up = 0
         self.standby = Standby(
             shim,
             loop.wait,
             is_awaited=lambda: loop.awaits,
             stands_back=lambda: self.stands_back,
             before_wait=self._flush,
+            catch_up=self._catch_up,
         )
 
     def _flush(self) -> None:
         self.flushed += 1
+
+    def _catch_up(self) -> None:
+        self.caught_up += 1
 
 
 async def _seconds_of(worker: Worker) -> float:
@@ -122,6 +143,7 @@ async def test_a_worker_goes_on_while_it_finds_requests(autojump_clock: trio.tes
         assert await _seconds_of(worker) == 0
 
     assert (loop.waits, worker.flushed) == (0, 10)
+    assert worker.caught_up == 10 * REQUESTS_A_TURN
 
 
 @pytest.mark.trio
@@ -159,7 +181,7 @@ async def test_a_worker_that_stands_back_takes_nothing(autojump_clock: trio.test
 
 def test_a_pyfuse3_that_waits_in_another_way_is_left_alone() -> None:
     other = ModuleType("pyfuse3")
-    assert quicken(other, lambda wait: Turns(Shim(), wait, lambda: False)) is None
+    assert quicken(other, lambda wait: Turns(Shim(), wait, lambda: False, _nothing)) is None
     assert not hasattr(other, "_wait_fuse_readable")
 
 

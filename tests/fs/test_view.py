@@ -23,6 +23,7 @@ from dvfs.fs.view import (
     root_rank_of,
 )
 from dvfs.store.block import BlockRef, Codec, Extent
+from dvfs.store.cache_open import OpenBlock
 from dvfs.store.catalog.boundary import STANDARD
 from dvfs.store.catalog.entry import Content, Entry, directory, link
 from dvfs.store.catalog.key import key_of, parent_of
@@ -67,6 +68,12 @@ class Blocks:
         if ref.digest in self.present:
             view[:] = self.data[ref.digest][start : start + len(view)]
         return ref.digest in self.present
+
+    def opened(self, ref: BlockRef) -> OpenBlock | None:
+        raise NotImplementedError
+
+    def note_hit(self, block: OpenBlock, length: int) -> None:
+        raise NotImplementedError
 
     def want(self, refs: object, *, urgent: bool = True, sparing: bool = False) -> int:
         return 0
