@@ -118,6 +118,7 @@ class View:
         self._directories: dict[int, bytes] = {}
         self._listings: dict[int, tuple[int, int]] = {}
         self._files: dict[int, File] = {}
+        self._found: tuple[int, Leaf, int] | None = None  # by the last lookup: what is asked next is of the same entry
         self._span: tuple[int, int] | None = None if root_rank else (1, tree.entries)
         if own_ranges is not None:
             own_ranges.on_change(self._files.clear)
@@ -162,6 +163,7 @@ class View:
         found = self.tree.locate(path + b"/" + name if path else name)
         if found is None:
             return None
+        self._found = found
         rank, leaf, index = found
         return Attributes(rank + 1, leaf.modes[index], leaf.sizes[index], leaf.mtimes[index])
 
@@ -334,15 +336,21 @@ class NowaitView(View):
 
         None where there is no such. Raises NotCached where the catalog would have to be waited for.
         """
-        file = self.file(inode)
-        content = file.content
+        found = self._found
+        if found is None or found[0] != inode - 1:
+            rank = self.rank_of(inode)
+            found = rank, *self.tree.leaf_at(rank)
+        rank, leaf, index = found
+        size, content = leaf.sizes[index], leaf.content_at(index)
+        if self._own_ranges is not None:
+            content = self._own_ranges.content(content, leaf.digest_at(index), size)
         if not isinstance(content, tuple) or len(content) != 1:
             return None
         ref, begin, _ = content[0]
         block = self._opened(ref)
-        if block is None or begin + file.size > block.size:
+        if block is None or begin + size > block.size:
             return None
-        return file, block, block.start + begin
+        return File(rank, size, content), block, block.start + begin
 
     def readinto(self, inode: int, start: int, buffer: memoryview) -> int:
         """Fill *buffer* with bytes of file *inode* from byte *start* on; return how many, less where it ends."""
