@@ -231,10 +231,13 @@ class View:
         mode = leaf.modes[index]
         if not stat.S_ISREG(mode):
             raise Refused(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL)
+        return remember(self._files, inode, self._file_at(rank, leaf, index))
+
+    def _file_at(self, rank: int, leaf: Leaf, index: int) -> File:
         size, content = leaf.sizes[index], leaf.content_at(index)
         if self._own_ranges is not None:
             content = self._own_ranges.content(content, leaf.digest_at(index), size)
-        return remember(self._files, inode, File(rank, size, content))
+        return File(rank, size, content)
 
     def read(self, inode: int, start: int, length: int) -> bytes:
         """Return *length* bytes of file *inode* from byte *start* on; less where it ends.
@@ -340,17 +343,14 @@ class NowaitView(View):
         if found is None or found[0] != inode - 1:
             rank = self.rank_of(inode)
             found = rank, *self.tree.leaf_at(rank)
-        rank, leaf, index = found
-        size, content = leaf.sizes[index], leaf.content_at(index)
-        if self._own_ranges is not None:
-            content = self._own_ranges.content(content, leaf.digest_at(index), size)
-        if not isinstance(content, tuple) or len(content) != 1:
+        file = self._file_at(*found)
+        if not isinstance(file.content, tuple) or len(file.content) != 1:
             return None
-        ref, begin, _ = content[0]
+        ref, begin, _ = file.content[0]
         block = self._opened(ref)
-        if block is None or begin + size > block.size:
+        if block is None or begin + file.size > block.size:
             return None
-        return File(rank, size, content), block, block.start + begin
+        return file, block, block.start + begin
 
     def readinto(self, inode: int, start: int, buffer: memoryview) -> int:
         """Fill *buffer* with bytes of file *inode* from byte *start* on; return how many, less where it ends."""
