@@ -51,15 +51,11 @@ class Session:
 @contextmanager
 def started(scale: Scale, folder: Path, on_row: Callable[[Row], None]) -> Iterator[Session]:
     """Start a run in the empty *folder*; at the end its server is stopped."""
-    server = SeaweedServer(_made(folder / "seaweed"))
-    server.start()
-    try:
+    with SeaweedServer(_made(folder / "seaweed")) as server:
         programs = Programs(server.environment("writer"))
         # Mounts beside the trees: paths as long as theirs, so that walking them costs the same.
         dvfs = Dvfs(programs, server.bucket, "store", _made(folder / "dvfs"), mounts=folder)
         yield Session(scale, folder, server, programs, dvfs, machine.program_files(), on_row)
-    finally:
-        server.stop()
 
 
 def tell(text: str) -> None:

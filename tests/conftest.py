@@ -63,10 +63,8 @@ def _clean_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
     """An S3 server shared by all tests."""
-    server = SeaweedServer(tmp_path_factory.mktemp("s3"))
-    server.start()
-    yield server
-    server.stop()
+    with SeaweedServer(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -121,19 +119,15 @@ def s3_readonly(s3_url: str, _s3_clients: dict[str, S3Client]) -> S3Backend:
 @pytest.fixture(scope="session")
 def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
     """A server of Google Cloud Storage shared by all tests."""
-    server = GcsServer(tmp_path_factory.mktemp("gcs"))
-    server.start()
-    yield server
-    server.stop()
+    with GcsServer(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
     """A server of Azure Blob Storage shared by all tests."""
-    server = AzureServer(tmp_path_factory.mktemp("azure"))
-    server.start()
-    yield server
-    server.stop()
+    with AzureServer(tmp_path_factory.mktemp("azure")) as server:
+        yield server
 
 
 @pytest.fixture

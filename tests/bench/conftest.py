@@ -12,7 +12,5 @@ from tests.seaweed import SeaweedServer
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
     """An S3 server of which nobody else asks anything."""
-    server = SeaweedServer(tmp_path_factory.mktemp("seaweed"))
-    server.start()
-    yield server
-    server.stop()
+    with SeaweedServer(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
