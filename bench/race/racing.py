@@ -69,10 +69,18 @@ class Race:
         return self.folder / f"work-{next(self._numbers)}"
 
     def forget(self) -> None:
-        """Empty the page cache of all but the programs, and have memory at hand."""
+        """Start the server anew, empty the page cache of all but the programs, and have memory at hand.
+
+        Nothing may be mounted that needs the server. It would go on with the memory that the contestant before filled.
+        """
+        server = self.session.server
+        server.stop()
+        server.start()
+        of_server = (Path(server.command()[0]),)
         of_mounts = [file for one in self.mounts.values() for file in one.program_files]
         of_downloads = [file for one in self.downloads.values() for file in one.program_files]
-        machine.forget(self.session.folder, (*self.session.program_files, *of_mounts, *of_downloads))
+        programs = (*self.session.program_files, *of_server, *of_mounts, *of_downloads)
+        machine.forget(self.session.folder, programs)
         machine.use_memory(self.scale.race.memory_bytes)
 
     @contextmanager
