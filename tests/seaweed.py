@@ -135,6 +135,7 @@ class SeaweedServer(Server):
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-master.telemetry=false",
+            "-master.resumeState=false",  # else it elects itself for 10 to 20 seconds when started again
             "-master.volumeSizeLimitMB=1024",
             "-volume.max=300",  # of up to 1 GiB each, made when needed: no run reaches it
         ]
