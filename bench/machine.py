@@ -8,7 +8,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.scale import GIB
@@ -69,8 +70,9 @@ def forget(folder: Path, programs: Iterable[Path]) -> None:
         path.read_bytes()
 
 
-def use_memory(most_bytes: int) -> None:
-    """Use *most_bytes* of memory, or half of what is free, and give it back: whoever comes next finds it at hand.
+@contextmanager
+def used_memory(most_bytes: int) -> Iterator[None]:
+    """Use *most_bytes* of memory, or half of what is free, and give it back at the end: who comes next has it at hand.
 
     A virtual machine that gives free memory back to its host is given it again page by page, ten times as slowly as
     pages are copied: what a program finds would depend on how long ago somebody used as much.
@@ -80,6 +82,7 @@ def use_memory(most_bytes: int) -> None:
         memory.madvise(mmap.MADV_HUGEPAGE)
         for start in range(0, size, mmap.PAGESIZE):
             memory[start] = 1
+        yield
 
 
 def remove_tree(folder: Path) -> None:

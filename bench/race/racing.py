@@ -54,6 +54,7 @@ class Race:
     downloads: dict[str, Download]
     rows: list[Row] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
+    _forgetting_seconds: float = 0.0
 
     @property
     def scale(self) -> Scale:
@@ -68,20 +69,26 @@ class Race:
         """Return a path in the race's folder that nothing is at."""
         return self.folder / f"work-{next(self._numbers)}"
 
-    def forget(self) -> None:
-        """Start the server anew, empty the page cache of all but the programs, and have memory at hand.
+    def forget(self, *, restart: bool = False) -> None:
+        """Empty the page cache of all but the programs, and have memory at hand.
 
-        Nothing may be mounted that needs the server. It would go on with the memory that the contestant before filled.
+        *restart*: start the server anew as well, which would go on with the memory that the contestant before filled.
+        Nothing may be mounted then that needs it.
         """
-        server = self.session.server
-        server.stop()
-        server.start()
-        of_server = (Path(server.command()[0]),)
+        began = time.monotonic()
+        self._empty_page_cache()
+        with machine.used_memory(self.scale.race.memory_bytes):
+            if restart:
+                self.session.server.stop()
+                self.session.server.start()
+                self._empty_page_cache()
+        self._forgetting_seconds += time.monotonic() - began
+
+    def _empty_page_cache(self) -> None:
+        of_server = (Path(self.session.server.command()[0]),)
         of_mounts = [file for one in self.mounts.values() for file in one.program_files]
         of_downloads = [file for one in self.downloads.values() for file in one.program_files]
-        programs = (*self.session.program_files, *of_server, *of_mounts, *of_downloads)
-        machine.forget(self.session.folder, programs)
-        machine.use_memory(self.scale.race.memory_bytes)
+        machine.forget(self.session.folder, (*self.session.program_files, *of_server, *of_mounts, *of_downloads))
 
     @contextmanager
     def latency(self, seconds: float) -> Iterator[None]:
@@ -118,10 +125,14 @@ class Race:
         """Have all contestants do their work in turns, *rounds* of these or as many as usual; add *rows*, by key, with
         figures; see `in_turns`."""
         most, slow_seconds = rounds or self.scale.race.rounds, self.scale.race.slow_seconds
-        in_turns(rows, contestants, rounds=most, pair_rounds=pair_rounds, slow_seconds=slow_seconds)
+        in_turns(rows, contestants, rounds=most, pair_rounds=pair_rounds, slow_seconds=slow_seconds, now=self._now)
         for row in rows.values():
             self.rows.append(row)
             tell(table.text_line(row))
+
+    def _now(self) -> float:
+        """Return a clock in seconds that stands still while `forget` is at work: no contestant is slow by it."""
+        return time.monotonic() - self._forgetting_seconds
 
     def of_dvc(self, turn: Callable[[Dvc], Turn], *keys: str) -> Turn:
         """Return the *turn* of DVC; where there is none, one that fails, for the rows *keys*."""

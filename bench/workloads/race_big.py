@@ -60,7 +60,7 @@ def at_random(race: Race, tree: Tree) -> None:
         def work() -> Iterator[tuple[str, Taken]]:
             cache = race.new_folder()
             try:
-                race.forget()
+                race.forget(restart=True)
                 with mount.mounted(tree.name, cache) as place:
                     yield key, race.counted(lambda: one(place), until_quiet=True)
             finally:
@@ -80,6 +80,7 @@ def at_random(race: Race, tree: Tree) -> None:
         return Taken(read.seconds, reads, read.bytes, p99_seconds=read.p99_seconds)
 
     def of_boto3() -> Iterator[tuple[str, Taken]]:
+        race.forget(restart=True)
         yield key, race.counted(ranged)
 
     contestants: dict[str, Turn] = {one.name: of_mount(one) for one in race.readers.values() if one.name != NATIVE}
@@ -99,7 +100,7 @@ def _of_mount(race: Race, mount: Mount, tree: Tree, truth: Read, cold: str, dela
     def work() -> Iterator[tuple[str, Taken]]:
         cache = race.new_folder()
         try:
-            race.forget()
+            race.forget(restart=True)
             with race.latency(delay), mount.mounted(tree.name, cache) as place:
                 yield cold, race.counted(lambda: read(place, 1))
                 if not delay:
@@ -120,7 +121,7 @@ def _of_download(race: Race, download: Download, tree: Tree, truth: Read, cold: 
     def work() -> Iterator[tuple[str, Taken]]:
         target = race.new_folder()
         try:
-            race.forget()
+            race.forget(restart=True)
             with race.latency(delay):
                 yield cold, race.counted(lambda: one(target))
         finally:

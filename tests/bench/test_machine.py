@@ -13,7 +13,8 @@ from bench import machine
 def kib(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
 before = kib("VmHWM")
-machine.use_memory(int(sys.argv[1]))
+with machine.used_memory(int(sys.argv[1])):
+    assert kib("VmRSS") - before > int(sys.argv[1]) * 0.9 / 1024
 print(kib("VmHWM") - before, kib("VmHWM") - kib("VmRSS"))
 """
 
