@@ -44,7 +44,7 @@ class Race:
     slow_seconds: float = 30.0
     most_seconds: float = 600.0
     delay_seconds: float = 0.02
-    memory_bytes: int = 8 * GIB
+    memory_bytes: int = 6 * GIB
     pair_rounds: int = 6
 
 

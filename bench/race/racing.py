@@ -28,11 +28,12 @@ from bench.trees import Tree
 class Turn:
     """What a contestant does when it is its turn: *work* yields what it took for each of the rows *keys*, in order.
 
-    It yields each as it is done with it: where it fails later, that counts.
+    It yields each as it is done with it: where it fails later, that counts. *most_runs*: fewer than there are rounds.
     """
 
     keys: tuple[str, ...]
     work: Callable[[], Iterator[tuple[str, Taken]]]
+    most_runs: int | None = None
 
 
 @dataclass(slots=True)
@@ -186,6 +187,8 @@ def in_turns(
         turns = left[first:] + left[:first]
         for name in turns if number % 2 == 0 else turns[::-1]:
             turn = contestants[name]
+            if turn.most_runs is not None and number >= turn.most_runs:
+                continue
             undone = list(turn.keys)
             began = now()
             try:

@@ -127,7 +127,7 @@ def _of_download(race: Race, download: Download, tree: Tree, truth: Read, cold: 
         finally:
             remove_tree(target)
 
-    return Turn((cold,), work)
+    return Turn((cold,), work, most_runs=race.scale.race.rounds)
 
 
 def _file(root: Path, tree: Tree) -> Path:
