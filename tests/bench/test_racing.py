@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,14 @@ def test_dvfs_and_the_plain_directory_run_more_often_where_told() -> None:
     in_turns(into, contestants, rounds=1, pair_rounds=2, slow_seconds=1000, now=log.now)
     assert log.ran == [DVFS, "a", NATIVE, NATIVE, DVFS, DVFS, NATIVE]
     assert {name: len(figure.runs) for name, figure in into["one"].figures.items()} == {DVFS: 3, "a": 1, NATIVE: 3}
+
+
+def test_a_turn_of_few_runs_has_its_part_in_the_first_rounds() -> None:
+    log, into = Log(), rows("one")
+    few = replace(log.turn("few", "one"), most_runs=2)
+    in_turns(into, {DVFS: log.turn(DVFS, "one"), "few": few}, rounds=4, slow_seconds=1000, now=log.now)
+    assert log.ran == [DVFS, "few", "few", DVFS, DVFS, DVFS]
+    assert {name: len(figure.runs) for name, figure in into["one"].figures.items()} == {DVFS: 4, "few": 2}
 
 
 def test_a_slow_rival_does_not_run_again_but_dvfs_and_the_plain_directory_do() -> None:
