@@ -7,7 +7,7 @@ TEST_STAMP := tests/node/node_modules/.setup-stamp
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml scripts/setup.sh $(wildcard setup.py fs/*.c store/*.c)
+$(STAMP): pyproject.toml scripts/setup.sh $(wildcard setup.py fs/*.c fs/*.h store/*.c)
 	sh scripts/setup.sh .venv
 	touch $@
 

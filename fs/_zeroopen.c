@@ -31,6 +31,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "_watch.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -510,7 +512,7 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
     static void (*process)(struct fuse_session *, const struct fuse_buf *);
     static int (*descriptor)(struct fuse_session *);
     const void *caller = __builtin_return_address(0);
-    int got, answered = 0, wait_ns = dvfs_zeroopen_wait_ns;
+    int got, kept, answered = 0, wait_ns = dvfs_zeroopen_wait_ns;
 
     if (receive == NULL) {
         receive = (int (*)(struct fuse_session *, struct fuse_buf *))callers(caller, "fuse_session_receive_buf");
@@ -524,6 +526,7 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
     if (dvfs_zeroopen_device < 0) {
         dvfs_zeroopen_device = descriptor(se);
         fcntl(dvfs_zeroopen_device, F_SETFL, fcntl(dvfs_zeroopen_device, F_GETFL) | O_NONBLOCK);
+        dvfs_watch_over(se, receive, dvfs_zeroopen_device, original.ioctl == NULL);
     }
     if (dvfs_zeroopen_begins) {
         struct fuse_buf kept = {.size = (size_t)dvfs_zeroopen_init_size, .mem = dvfs_zeroopen_init, .fd = -1};
@@ -532,8 +535,8 @@ EXPORT int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *bu
         if (kept.size == 0 || !process_init(se, &kept, 0, process))
             return -EIO;
     }
-    for (;;) {
-        got = receive(se, buf);
+    for (kept = dvfs_watch_take(buf);; kept = 0) {
+        got = kept ? kept : receive(se, buf);
         if (got > 0 && is_answered_here(buf, got)) {
             process(se, buf);
             dvfs_zeroopen_answered += ready_size == 0; /* of reads Python takes note */

@@ -193,7 +193,7 @@ async def _serve(
                 operations.ready = ready
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+                nursery.start_soon(_end_on_signal, signals, turns, nursery.cancel_scope)
                 if isinstance(operations, WritableOperations) and editing is not None:
                     handlers = Live(operations, editing, on_committed).handlers()
                     await nursery.start(serve_control, editing.folder.path, handlers)
@@ -210,6 +210,8 @@ async def _serve(
             stretches.close()
             if workers is not None:
                 workers.let_go()
+            if shim is not None:
+                shim.end_watch()
             pyfuse3.close(unmount=True)
             if editing is not None:
                 editing.close()
@@ -221,14 +223,17 @@ async def _serve(
                 _log.info("reads answered by the shim: %d", operations.ready.given)
             if turns is not None:
                 _log.info("waits for requests: %d", turns.waits)
+                _log.info("watches for requests: %d", turns.watches)
 
 
-async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+async def _end_on_signal(signals: AsyncIterator[int], turns: Turns | None, scope: trio.CancelScope) -> None:
     import pyfuse3
 
     async for number in signals:
         _log.info("unmounting, by %s", signal.Signals(number).name)
         pyfuse3.terminate()
+        if turns is not None:
+            turns.end()
         await trio.sleep(GRACE_SECONDS)
         scope.cancel()
 

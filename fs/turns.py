@@ -5,12 +5,16 @@ moment for the next one first (see `_zeroopen.c`), and trio waits only when none
 everything else on the loop must have its turn, or, with a shorter wait and fewer of them, while results of threads are
 due. So a mount without requests waits in trio as ever. Event loop only; needs the shim at work.
 
+Where trio is woken again and again by what the shim answers alone, the shim waits in a thread of its own, and wakes
+trio for what needs Python (see `_watch.c`): that is a training job that opens files which the kernel has.
+
 A worker waits by `Standby`: it takes what the leader does not get to.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Protocol, TypeVar
@@ -21,6 +25,9 @@ REQUESTS_A_TURN = 64
 BUSY_REQUESTS_A_TURN = 4
 WAIT_NS = 100_000
 """How long the next request may take to come; a program that works through files asks again sooner."""
+
+WAITS_IN_VAIN = 8
+"""After so many waits in a row that brought Python nothing, the shim keeps watch."""
 
 LEAST_PAUSE_SECONDS = 0.001
 MOST_PAUSE_SECONDS = 0.016
@@ -39,12 +46,14 @@ class Receiving(Protocol):
 
     def wait_ns(self, nanoseconds: int) -> None: ...
 
+    def watch(self) -> int | None: ...
+
 
 class Turns:
     """Takes turns with trio, whose wait for a request is *wait*.
 
     *is_awaited* tells whether somebody waits for something other than requests. *catch_up* is called before each
-    request. `waits` counts those left to trio.
+    request. `waits` counts those left to trio, `watches` those left to the shim.
     """
 
     def __init__(
@@ -55,7 +64,12 @@ class Turns:
         self._is_awaited = is_awaited
         self._catch_up = catch_up
         self._taken = 0
+        self._in_vain = 0
+        self._watching = trio.Lock()
+        self._woken: int | None = None
+        self._has_ended = False
         self.waits = 0
+        self.watches = 0
 
     async def next(self) -> bool:
         """Return when a request should be taken from the kernel; False when there will be none any more."""
@@ -64,11 +78,36 @@ class Turns:
         self._shim.wait_ns(0 if is_awaited else WAIT_NS)
         most = BUSY_REQUESTS_A_TURN if is_awaited else REQUESTS_A_TURN
         if self._shim.is_idle or self._taken >= most:
+            self._in_vain = 0 if self._taken else self._in_vain + 1
             self._taken = 0
+            if self._in_vain > WAITS_IN_VAIN:
+                return await self._watch()
             self.waits += 1
             return await self._wait()
         self._taken += 1
         return True
+
+    def end(self) -> None:
+        """Have whoever waits by a watch return False, now and from now on."""
+        self._has_ended = True
+        if self._woken is not None:
+            trio.lowlevel.notify_closing(self._woken)
+
+    async def _watch(self) -> bool:
+        async with self._watching:
+            if self._has_ended:
+                return False
+            self._woken = self._shim.watch()
+            if self._woken is None:
+                self.waits += 1
+                return await self._wait()
+            self.watches += 1
+            try:
+                await trio.lowlevel.wait_readable(self._woken)
+            except trio.ClosedResourceError:
+                return False
+            os.eventfd_read(self._woken)
+            return True
 
 
 class Standby:

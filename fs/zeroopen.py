@@ -45,6 +45,7 @@ class Shim:
         given = (ctypes.c_ulonglong * _MOST_GIVEN).in_dll(library, "dvfs_zeroopen_given")
         self._given = memoryview(given).cast("B").cast("Q")
         self._given_count = ctypes.c_uint.in_dll(library, "dvfs_zeroopen_given_count")
+        self._watch_answered = ctypes.c_uint.in_dll(library, "dvfs_watch_answered")
         self._wants_passthrough = ctypes.c_int.in_dll(library, "dvfs_zeroopen_wants_passthrough")
         self._passes = ctypes.c_int.in_dll(library, "dvfs_zeroopen_passes")
         self._backing = ctypes.c_int.in_dll(library, "dvfs_zeroopen_backing")
@@ -63,7 +64,7 @@ class Shim:
     @property
     def answered(self) -> int:
         """How many requests were answered without Python."""
-        return self._answered.value
+        return self._answered.value + self._watch_answered.value
 
     @property
     def device(self) -> int:
@@ -114,6 +115,18 @@ class Shim:
     def wait_ns(self, nanoseconds: int) -> None:
         """Wait up to *nanoseconds* for a request when pyfuse3 takes one, before there is none."""
         self._wait_ns.value = nanoseconds
+
+    def watch(self) -> int | None:
+        """Have a thread wait for the next request that needs Python; return the eventfd that says there is one.
+
+        It must be read before the next watch. None where there is no watch.
+        """
+        woken: int = self._library.dvfs_watch_begin()
+        return None if woken < 0 else woken
+
+    def end_watch(self) -> None:
+        """End the watch, for good; nobody may wait for it any more."""
+        self._library.dvfs_watch_end()
 
     def set_writable(self) -> None:
         """Have the kernel, in new sessions, truncate and drop set-user-id bits by requests of their own."""

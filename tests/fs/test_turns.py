@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -15,6 +17,7 @@ from dvfs.fs.turns import (
     MOST_PAUSE_SECONDS,
     REQUESTS_A_TURN,
     WAIT_NS,
+    WAITS_IN_VAIN,
     Standby,
     Turns,
     quicken,
@@ -27,9 +30,13 @@ class Shim:
     def __init__(self) -> None:
         self.is_idle = False
         self.waited_ns: list[int] = []
+        self.woken: int | None = None
 
     def wait_ns(self, nanoseconds: int) -> None:
         self.waited_ns.append(nanoseconds)
+
+    def watch(self) -> int | None:
+        return self.woken
 
 
 class Loop:
@@ -94,6 +101,57 @@ async def test_without_requests_each_wait_is_of_the_loop() -> None:
     await _take(Turns(shim, loop.wait, lambda: loop.awaits, _nothing), 10)
 
     assert loop.waits == 10
+
+
+@pytest.fixture
+def watched() -> Iterator[Shim]:
+    """A shim that keeps watch when it is told to, and never has anything for Python."""
+    shim = Shim()
+    shim.is_idle = True
+    shim.woken = os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        yield shim
+    finally:
+        os.close(shim.woken)
+
+
+@pytest.mark.trio
+async def test_after_waits_in_vain_the_shim_keeps_watch_until_there_is_a_request(watched: Shim) -> None:
+    loop = Loop()
+    turns = Turns(watched, loop.wait, lambda: loop.awaits, _nothing)
+    await _take(turns, WAITS_IN_VAIN)
+    assert (loop.waits, turns.watches) == (WAITS_IN_VAIN, 0)
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(10):
+            nursery.start_soon(turns.next)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (loop.waits, turns.watches) == (WAITS_IN_VAIN, 1)
+            os.eventfd_write(watched.woken or 0, 1)
+    watched.is_idle = False
+    await turns.next()
+    watched.is_idle = True
+    await turns.next()
+    assert (loop.waits, turns.watches) == (WAITS_IN_VAIN + 1, 1)
+
+
+@pytest.mark.trio
+async def test_who_waits_by_a_watch_ends_with_the_session(watched: Shim) -> None:
+    loop = Loop()
+    turns = Turns(watched, loop.wait, lambda: loop.awaits, _nothing)
+    await _take(turns, WAITS_IN_VAIN)
+    ended: list[bool] = []
+
+    async def wait() -> None:
+        ended.append(await turns.next())
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            turns.end()
+    assert ended == [False, False]
+    assert not await turns.next()
 
 
 @pytest.mark.trio

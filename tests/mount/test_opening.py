@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,27 @@ def test_not_every_request_is_waited_for_on_the_event_loop(odd: Odd) -> None:
     asked = mounted.requests()
     waits = int(mounted.log_lines("INFO dvfs.fs.serve: waits for requests:")[-1].rpartition(" ")[2])
     assert 0 < waits < asked["lookup"]
+
+
+def test_whether_files_are_terminals_is_answered_without_the_event_loop(odd: Odd) -> None:
+    """Only the first few such questions wake it; what needs Python comes through meanwhile, and the mount ends."""
+    mounted = odd()
+    rounds, paths = 3, sorted((mounted.directory / "many").iterdir())[:100]
+    for number in range(rounds):
+        for path in paths:
+            with path.open("rb", buffering=0) as file:
+                assert not file.isatty()
+            time.sleep(0.001)  # as a program that does something with the file: longer than the shim waits otherwise
+        assert not (mounted.directory / f"missing {number}").exists()
+    asked = mounted.requests()
+    assert asked["lookup"] >= rounds
+
+    def counted(what: str) -> int:
+        return int(mounted.log_lines(f"INFO dvfs.fs.serve: {what}:")[-1].rpartition(" ")[2])
+
+    assert counted("requests answered by the shim") >= rounds * len(paths)
+    assert rounds <= counted("watches for requests") <= 2 * rounds + 2
+    assert counted("waits for requests") < rounds * len(paths) / 2
 
 
 def test_a_machine_without_the_shim(mounter: Mounter, odd_tree: Path, tmp_path: Path) -> None:
