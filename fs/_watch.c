@@ -91,6 +91,7 @@ static void *watch(void *unused)
 {
     uint64_t count;
 
+    pthread_setname_np(pthread_self(), "dvfs-watch");
     for (;;) {
         if (read(told, &count, sizeof(count)) < 0 && errno != EINTR)
             return unused;

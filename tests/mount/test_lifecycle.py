@@ -108,6 +108,20 @@ def test_sigterm_unmounts_while_a_file_is_open(odd: Odd) -> None:
         os.close(fd)
 
 
+def test_sigterm_unmounts_while_the_shim_keeps_watch(odd: Odd) -> None:
+    mounted = odd()
+
+    def asks_and_is_watched() -> bool:
+        with (mounted.directory / "x").open("rb", buffering=0) as file:
+            assert not file.isatty()
+        return "dvfs-watch\n" in _threads(mounted.pid)
+
+    wait_until(asks_and_is_watched)
+    os.kill(mounted.pid, signal.SIGTERM)
+    assert wait_gone(mounted.noted.pid, mounted.noted.started)
+    assert mounted_at(mounted.directory) is None
+
+
 def test_sigterm_ends_a_mount_whose_store_hangs(odd: Odd) -> None:
     mounted = odd()
     mounted.is_noisy = True
