@@ -3,8 +3,8 @@
  * Python: an ioctl, by which Python's `open` asks of each file whether it is a terminal. To wake the event loop for it
  * takes 0.1 ms of a processor, which a training job has no use of its own for.
  *
- * The first other request is kept, the watch ends, and the event loop is woken by `dvfs_watch_woken`; so it is where the
- * device has ended. Who holds the interpreter's lock calls all of this but `watch`.
+ * The first other request is kept, the watch ends, and the event loop is woken by an eventfd; so it is where the device
+ * has ended. All of this but `watch` is called by the thread of the event loop.
  */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
@@ -22,8 +22,6 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* An eventfd to be read when there is a request; -1 before the first watch. */
-EXPORT int dvfs_watch_woken = -1;
 EXPORT unsigned dvfs_watch_answered = 0;
 
 static struct fuse_session *session;
@@ -32,6 +30,7 @@ static int device = -1;
 static int answers;
 
 static pthread_t thread;
+static int woken = -1; /* an eventfd, to be read when there is a request; -1 before the first watch */
 static int told = -1; /* an eventfd: a watch begins, or all end */
 static int has_ended;
 static int kept_size;
@@ -84,7 +83,7 @@ static void watch_once(void)
         __atomic_store_n(&kept_size, got > 0 ? got : 0, __ATOMIC_RELEASE);
         break;
     }
-    tell(dvfs_watch_woken);
+    tell(woken);
 }
 
 static void *watch(void *unused)
@@ -93,35 +92,39 @@ static void *watch(void *unused)
 
     pthread_setname_np(pthread_self(), "dvfs-watch");
     for (;;) {
-        if (read(told, &count, sizeof(count)) < 0 && errno != EINTR)
+        if (read(told, &count, sizeof(count)) < 0) {
+            if (errno == EINTR)
+                continue;
             return unused;
+        }
         if (__atomic_load_n(&has_ended, __ATOMIC_ACQUIRE))
             return unused;
         watch_once();
     }
 }
 
-/* Begins a watch, of which there is one at a time. Returns `dvfs_watch_woken`; -1 where there can be none. */
+/* Begins a watch, of which there is one at a time. Returns the eventfd that tells of a request; -1 where there
+ * can be none. */
 EXPORT int dvfs_watch_begin(void)
 {
     if (device < 0 || !answers || has_ended)
         return -1;
-    if (dvfs_watch_woken < 0) {
-        dvfs_watch_woken = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (woken < 0) {
+        woken = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         told = eventfd(0, EFD_CLOEXEC);
-        if (dvfs_watch_woken < 0 || told < 0 || pthread_create(&thread, NULL, watch, NULL) != 0) {
+        if (woken < 0 || told < 0 || pthread_create(&thread, NULL, watch, NULL) != 0) {
             answers = 0;
             return -1;
         }
     }
     tell(told);
-    return dvfs_watch_woken;
+    return woken;
 }
 
 /* Ends the watch, if there is one, and its thread. There will be none any more. */
 EXPORT void dvfs_watch_end(void)
 {
-    if (has_ended || dvfs_watch_woken < 0)
+    if (has_ended || woken < 0)
         return;
     __atomic_store_n(&has_ended, 1, __ATOMIC_RELEASE);
     tell(told);
@@ -130,11 +133,12 @@ EXPORT void dvfs_watch_end(void)
 
 int dvfs_watch_take(struct fuse_buf *buf)
 {
-    const struct fuse_buf taken = kept;
+    struct fuse_buf taken;
     int size = __atomic_load_n(&kept_size, __ATOMIC_ACQUIRE);
 
-    if (size == 0)
+    if (size == 0) /* then the watch may be writing to `kept` */
         return 0;
+    taken = kept;
     kept = *buf; /* its memory is used again */
     *buf = taken;
     __atomic_store_n(&kept_size, 0, __ATOMIC_RELEASE);
